@@ -1,0 +1,1 @@
+"""The words of the project as types: study, task, result, check, certificate. Torch-free."""

@@ -1,0 +1,262 @@
+"""What a system, a method, a measure, a check, an engine and a backend must offer.
+
+Specs are pydantic classes to derive from, because study files are parsed into them; the rest are protocols.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+
+from manybody.core.certificate import CheckKind, Finding
+from manybody.core.random import Key
+from manybody.core.spec import NamedSpec, Spec
+from manybody.core.task import Output, Progress, Task
+
+if TYPE_CHECKING:
+    from manybody.core.study import Plan, Point, Realisation
+
+# --- systems and methods ---------------------------------------------------------------------------------------
+
+
+class SystemSpec(NamedSpec):
+    """What is simulated, and its parameters. Knows its symmetries and conserved quantities."""
+
+    symmetries: ClassVar[tuple[str, ...]] = ()
+    conserved: ClassVar[tuple[str, ...]] = ()
+
+
+@dataclass(frozen=True)
+class Conserved:
+    """A quantity that a stage keeps constant, recorded in its output as the array `series` over the array ``time``.
+
+    The claim: its drift per unit time stays within `tolerance`, or its largest absolute deviation from the first
+    sample where `drift` is false. The series is already per degree of freedom and in units of kT where that applies.
+    """
+
+    series: str
+    claim: str
+    tolerance: float
+    tolerance_from: str
+    drift: bool = True
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """How a method converges: `quantity` of `stage`'s output document falls as `parameter` to the power `order`."""
+
+    stage: str
+    parameter: str
+    quantity: str
+    order: float
+    claim: str
+
+
+class MethodSpec(NamedSpec, ABC):
+    """How a system is advanced or evaluated: parameters, and the chain of tasks that one realisation becomes.
+
+    `stages` maps a stage to ``module:function``, imported only where a task runs. `extent` is the field that a
+    study's `scale` multiplies.
+    """
+
+    version: ClassVar[str]
+    systems: ClassVar[tuple[str, ...]]
+    stages: ClassVar[Mapping[str, str]]
+    extent: ClassVar[str]
+    convergence: ClassVar[Convergence | None] = None
+
+    @abstractmethod
+    def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
+        """The tasks of one realisation in order, and those of them that carry what is measured."""
+
+    @abstractmethod
+    def conserves(self, system: SystemSpec) -> tuple[Conserved, ...]:
+        """What the measured stages conserve, and how well."""
+
+    @abstractmethod
+    def twin(self, realisation: Realisation, factor: float) -> Task:
+        """A short run of `convergence.stage` from the end of a realisation, its `parameter` multiplied by `factor`."""
+
+    def extended(self, scale: float) -> MethodSpec:
+        """The same method with its extent multiplied by `scale`."""
+        if scale == 1.0:
+            return self
+        return type(self).model_validate(self.document() | {self.extent: getattr(self, self.extent) * scale})
+
+
+class Context(Protocol):
+    """What a node lends a running task."""
+
+    device: str
+    threads: int
+
+    def progress(self, progress: Progress) -> None:
+        """Report how far the task is; cheap, and free to be dropped."""
+
+
+class Stage(Protocol):
+    """The pure function behind a task. Raises `TaskError` where no result can be given."""
+
+    def __call__(self, task: Task, inputs: Mapping[str, Output], context: Context) -> Output: ...
+
+
+# --- engines ---------------------------------------------------------------------------------------------------
+
+State = TypeVar("State")
+
+
+@runtime_checkable
+class Engine(Protocol[State]):
+    """Advances a system: pure functions on frozen states."""
+
+    def init(self, key: Key) -> State:
+        """A starting state."""
+
+    def step(self, state: State, steps: int = 1) -> State:
+        """The state `steps` time steps later; the same bits for the same state."""
+
+    def observables(self, state: State) -> dict[str, float]:
+        """Energies, pressure, temperature: whatever the engine can tell of a state."""
+
+    def conserved(self, state: State) -> dict[str, float]:
+        """The quantities that must not change, by name."""
+
+    def symmetric(self, state: State, key: Key) -> Iterator[tuple[str, State]]:
+        """Random images of a state under each declared symmetry, by name: observables must not change."""
+
+
+# --- measures and checks ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a measure reads from one realisation, in order of simulated time.
+
+    `values` is [samples] for a number or [samples, bins] for a curve over `axis`. `weights` [samples] carry
+    samples from the ensemble that was run to the one that is asked for (all 1 where they are the same).
+    """
+
+    values: np.ndarray
+    weights: np.ndarray
+    interval: float
+    axis: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured value with its standard error, both scalars or [bins].
+
+    `samples_effective` counts independent samples after blocking; `runs` are the means of the realisations.
+    """
+
+    value: Any
+    error: Any
+    samples: int
+    samples_effective: float
+    correlation_time: float
+    runs: tuple[float, ...] = ()
+    run_errors: tuple[float, ...] = ()
+    axis: np.ndarray | None = None
+
+
+class MeasureSpec(NamedSpec, ABC):
+    """Something measured: how to read it from the outputs of a realisation's measured tasks."""
+
+    symbol: ClassVar[str]
+    unit: ClassVar[str]
+    methods: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
+        """The samples of one realisation."""
+
+
+class Evidence(Protocol):
+    """What a check may look at."""
+
+    plan: Plan
+
+    def output(self, task: Task) -> Output:
+        """The result of a task."""
+
+    def computed_by(self, task: Task) -> str:
+        """The worker that computed a task's result."""
+
+    def result_digest(self, task: Task) -> str:
+        """The digest of a task's result: equal digests are equal bits."""
+
+    def samples(self, realisation: Realisation, measure: str) -> Samples:
+        """What a measure read from one realisation."""
+
+    def estimate(self, point: Point, measure: str) -> Estimate:
+        """A measured value at a point, over all its realisations."""
+
+
+class CheckSpec(NamedSpec, ABC):
+    """One kind of claim tested: the extra tasks it needs, and its findings."""
+
+    kind: ClassVar[CheckKind]
+
+    def tasks(self, plan: Plan) -> tuple[Task, ...]:
+        """Tasks beyond those of the study that this check needs as evidence."""
+        return ()
+
+    @abstractmethod
+    def judge(self, evidence: Evidence, tasks: tuple[Task, ...]) -> list[Finding]:
+        """The findings; `tasks` are those that this check asked for."""
+
+
+# --- backends --------------------------------------------------------------------------------------------------
+
+
+class NodeInfo(Spec):
+    """A machine that runs tasks."""
+
+    name: str
+    workers: int
+    threads: int
+    devices: tuple[str, ...] = ()
+    memory_bytes: int = 0
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a backend tells of an attempt.
+
+    `started`; `progress` (with `progress`); `finished` (with the `result` digest, its size and the time it took);
+    `failed` (the task itself: `reason`, not worth a retry); `lost` (the worker: worth a retry).
+    """
+
+    kind: Literal["started", "progress", "finished", "failed", "lost"]
+    attempt: str
+    task: str
+    worker: str = ""
+    progress: Progress | None = None
+    result: str = ""
+    nbytes: int = 0
+    seconds: float = 0.0
+    reason: str = ""
+
+
+class Backend(Protocol):
+    """Runs tasks somewhere. One contract suite for all: `manybody.testing.backend`."""
+
+    def submit(self, attempt: str, task: Task, inputs: Mapping[str, str], avoid: frozenset[str] = frozenset()) -> None:
+        """Queue an attempt; `inputs` maps input names to result digests; workers in `avoid` must not run it."""
+
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
+        """Events as they come; ends after `timeout` seconds without one, or when nothing is queued or running."""
+
+    def cancel(self, attempt: str) -> None:
+        """Stop an attempt; no event of it follows."""
+
+    def nodes(self) -> list[NodeInfo]:
+        """The machines there are."""
+
+    def close(self) -> None:
+        """Stop all workers and free what is held."""

@@ -1,0 +1,156 @@
+"""Studies: what is asked, typed, frozen and torch-free."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
+
+from manybody.core import catalog
+from manybody.core.protocols import CheckSpec, MeasureSpec, MethodSpec, SystemSpec
+from manybody.core.spec import Spec, refuse
+from manybody.core.task import Task
+from manybody.core.units import UnitSystem
+
+
+def _member(group: catalog.Group) -> BeforeValidator:
+    """Turn ``{"name": .., field: ..}`` into the spec that the catalog has under that name."""
+
+    def parse(value: Any) -> Any:
+        if isinstance(value, Spec):
+            return value
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            refuse("name", f"the name of one of the {group}", value, f"See `manybody {group}`.")
+        known = catalog.entries(group)
+        if value["name"] not in known:
+            problem = catalog.unknown(group, value["name"])
+            refuse("name", problem.expected, problem.came, problem.remedy)
+        return catalog.load_spec(group, value["name"]).model_validate(value)
+
+    return BeforeValidator(parse)
+
+
+class Budget(Spec):
+    """What the study may cost."""
+
+    wall_time_s: float = Field(600.0, gt=0, description="longest wall time, seconds, before the run stops with what it has")
+
+
+class Study(Spec):
+    """A question: a system, a method, what is varied, what is measured, what must hold, and what it may cost.
+
+    `sweep` holds one mapping a point, from a path such as ``system.density`` to its value there. `scale` multiplies
+    the extent of every run (its simulated time, its samples): more of the same, so finished tasks are kept.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="short name, lower case with hyphens")
+    title: str = Field("", description="what the report is headed with")
+    question: str = Field("", description="the question in words")
+    units: UnitSystem | Literal["reduced"] = Field(
+        "reduced", description="`reduced`, or what one unit of length, energy and mass is"
+    )
+    system: Annotated[SerializeAsAny[SystemSpec], _member("systems")]
+    method: Annotated[SerializeAsAny[MethodSpec], _member("methods")]
+    sweep: tuple[dict[str, Any], ...] = Field(({},), min_length=1, description="one mapping a point, path to value")
+    repeats: int = Field(1, ge=1, description="independent runs a point")
+    scale: float = Field(1.0, gt=0, description="multiplies the extent of every run")
+    measures: tuple[Annotated[SerializeAsAny[MeasureSpec], _member("measures")], ...] = Field(
+        min_length=1, description="what is measured"
+    )
+    checks: tuple[Annotated[SerializeAsAny[CheckSpec], _member("checks")], ...] = Field(
+        min_length=1, description="what must hold"
+    )
+    seed: int = Field(0, ge=0, description="from which all randomness derives")
+    budget: Budget = Budget()
+    citations: tuple[str, ...] = Field((), description="sources, for the report")
+
+    @field_validator("sweep")
+    @classmethod
+    def _known_paths(cls, sweep: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        for point in sweep:
+            for path in point:
+                if path.split(".")[0] not in ("system", "method") or path.count(".") != 1:
+                    refuse("sweep", "paths such as `system.density`", f"`{path}`", "Sweep fields of the system or the method.")
+        return sweep
+
+    @model_validator(mode="after")
+    def _method_runs_system(self) -> Study:
+        if self.system.name not in self.method.systems:
+            refuse(
+                "method",
+                f"a method that runs {self.system.name}",
+                f"`{self.method.name}`",
+                f"It runs {', '.join(self.method.systems)}.",
+            )
+        for index in range(len(self.sweep)):
+            self.point(index)  # raises where a value is impossible there
+        return self
+
+    @property
+    def unit_system(self) -> UnitSystem | None:
+        """The scales of the study, or None in reduced units."""
+        return None if self.units == "reduced" else self.units
+
+    def point(self, index: int) -> Point:
+        """The system and method at one point of the sweep."""
+        changes: dict[str, dict[str, Any]] = {"system": {}, "method": {}}
+        for path, value in self.sweep[index].items():
+            part, field = path.split(".")
+            changes[part][field] = value
+        system = type(self.system).model_validate(self.system.document() | changes["system"])
+        method = type(self.method).model_validate(self.method.document() | changes["method"])
+        system_label = ", ".join(
+            f"{path.split('.')[1]} {value:g}" if isinstance(value, float | int) else f"{path.split('.')[1]} {value}"
+            for path, value in self.sweep[index].items()
+        )
+        return Point(index=index, label=system_label or self.system.name, system=system, method=method.extended(self.scale))
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a sweep: the system and method with the point's values in place."""
+
+    index: int
+    label: str
+    system: SystemSpec
+    method: MethodSpec
+
+
+@dataclass(frozen=True)
+class Realisation:
+    """One independent run of a point: its tasks in order; those in `measured` carry what is measured."""
+
+    point: Point
+    repeat: int
+    tasks: tuple[Task, ...]
+    measured: tuple[Task, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study as tasks: its realisations, and the extra tasks that each of its checks asks for, by position."""
+
+    study: Study
+    realisations: tuple[Realisation, ...]
+    evidence: tuple[tuple[Task, ...], ...] = ()
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Every task once, inputs before those that read them."""
+        found = {task.digest: task for run in self.realisations for task in run.tasks}
+        found |= {task.digest: task for tasks in self.evidence for task in tasks if task.digest not in found}
+        return tuple(found.values())
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The points of the sweep, in order."""
+        return tuple({run.point.index: run.point for run in self.realisations}.values())
+
+    @property
+    def cost(self) -> float:
+        """Expected cost of all tasks, core-seconds."""
+        return math.fsum(task.cost for task in self.tasks)

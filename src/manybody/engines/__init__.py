@@ -1,0 +1,1 @@
+"""Engines: what advances or evaluates a system, one folder a domain of physics."""

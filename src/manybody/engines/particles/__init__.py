@@ -1,0 +1,1 @@
+"""Particles that interact in pairs: molecular dynamics of liquids."""
