@@ -101,7 +101,8 @@ class Context(Protocol):
 class Stage(Protocol):
     """The pure function behind a task. Raises `TaskError` where no result can be given."""
 
-    def __call__(self, task: Task, inputs: Mapping[str, Output], context: Context) -> Output: ...
+    def __call__(self, task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
+        """The output of `task`, from its inputs by name."""
 
 
 # --- engines ---------------------------------------------------------------------------------------------------

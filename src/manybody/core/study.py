@@ -34,6 +34,12 @@ def _member(group: catalog.Group) -> BeforeValidator:
     return BeforeValidator(parse)
 
 
+System = Annotated[SerializeAsAny[SystemSpec], _member("systems")]
+Method = Annotated[SerializeAsAny[MethodSpec], _member("methods")]
+Measure = Annotated[SerializeAsAny[MeasureSpec], _member("measures")]
+Check = Annotated[SerializeAsAny[CheckSpec], _member("checks")]
+
+
 class Budget(Spec):
     """What the study may cost."""
 
@@ -53,17 +59,13 @@ class Study(Spec):
     units: UnitSystem | Literal["reduced"] = Field(
         "reduced", description="`reduced`, or what one unit of length, energy and mass is"
     )
-    system: Annotated[SerializeAsAny[SystemSpec], _member("systems")]
-    method: Annotated[SerializeAsAny[MethodSpec], _member("methods")]
+    system: System
+    method: Method
     sweep: tuple[dict[str, Any], ...] = Field(({},), min_length=1, description="one mapping a point, path to value")
     repeats: int = Field(1, ge=1, description="independent runs a point")
     scale: float = Field(1.0, gt=0, description="multiplies the extent of every run")
-    measures: tuple[Annotated[SerializeAsAny[MeasureSpec], _member("measures")], ...] = Field(
-        min_length=1, description="what is measured"
-    )
-    checks: tuple[Annotated[SerializeAsAny[CheckSpec], _member("checks")], ...] = Field(
-        min_length=1, description="what must hold"
-    )
+    measures: tuple[Measure, ...] = Field(min_length=1, description="what is measured")
+    checks: tuple[Check, ...] = Field(min_length=1, description="what must hold")
     seed: int = Field(0, ge=0, description="from which all randomness derives")
     budget: Budget = Budget()
     citations: tuple[str, ...] = Field((), description="sources, for the report")
@@ -80,12 +82,8 @@ class Study(Spec):
     @model_validator(mode="after")
     def _method_runs_system(self) -> Study:
         if self.system.name not in self.method.systems:
-            refuse(
-                "method",
-                f"a method that runs {self.system.name}",
-                f"`{self.method.name}`",
-                f"It runs {', '.join(self.method.systems)}.",
-            )
+            runs = f"It runs {', '.join(self.method.systems)}."
+            refuse("method", f"a method that runs {self.system.name}", f"`{self.method.name}`", runs)
         for index in range(len(self.sweep)):
             self.point(index)  # raises where a value is impossible there
         return self
@@ -103,11 +101,12 @@ class Study(Spec):
             changes[part][field] = value
         system = type(self.system).model_validate(self.system.document() | changes["system"])
         method = type(self.method).model_validate(self.method.document() | changes["method"])
-        system_label = ", ".join(
-            f"{path.split('.')[1]} {value:g}" if isinstance(value, float | int) else f"{path.split('.')[1]} {value}"
-            for path, value in self.sweep[index].items()
-        )
-        return Point(index=index, label=system_label or self.system.name, system=system, method=method.extended(self.scale))
+        label = ", ".join(f"{path.split('.')[1]} {_text(value)}" for path, value in self.sweep[index].items())
+        return Point(index, label or self.system.name, system, method.extended(self.scale))
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float | int) else str(value)
 
 
 @dataclass(frozen=True)

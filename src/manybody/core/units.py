@@ -75,12 +75,9 @@ class UnitSystem(Spec):
     def scale(self, dimension: Dimension) -> float:
         """One reduced unit of `dimension`, in SI base units."""
         boltzmann = 1.380649e-23  # J/K, exact since the 2019 SI
-        return (
-            self.length**dimension.length
-            * self.energy**dimension.energy
-            * self.mass**dimension.mass
-            * (self.energy / boltzmann) ** dimension.temperature
-        )
+        base = (self.length, self.energy, self.mass, self.energy / boltzmann)
+        powers = (dimension.length, dimension.energy, dimension.mass, dimension.temperature)
+        return math.prod(math.pow(scale, power) for scale, power in zip(base, powers, strict=True))
 
 
 def parse_si(text: str, dimension: Dimension) -> float:
@@ -117,28 +114,26 @@ def parse_quantity(value: str | float | int, dimension: Dimension, units: UnitSy
     units are refused because nothing says what one unit is. With `units`, a unit is required.
     """
     if isinstance(value, str) and value.split()[-1:] == ["reduced"]:
-        number = value.removesuffix("reduced").strip()
         try:
-            return float(number)
+            return float(value.removesuffix("reduced").strip())
         except ValueError:
             raise UnitError("a number before `reduced`", f"`{value}`", "Write for example `0.85 reduced`.") from None
-    if isinstance(value, str):
-        try:
-            value = float(value)  # YAML 1.1 reads 1e-3 as text
-        except ValueError:
-            if units is None:
-                parse_si(value, dimension)  # a wrong unit is the more useful complaint
-                raise UnitError(
-                    f"a {dimension.name} in reduced units",
-                    f"`{value}`",
-                    "This study is in reduced units: write a bare number, or give `units: {length: .., energy: .., mass: ..}`.",
-                ) from None
-            return parse_si(value, dimension) / units.scale(dimension)
+    try:
+        number = float(value)  # YAML 1.1 reads 1e-3 as text
+    except ValueError:
+        si = parse_si(str(value), dimension)
+        if units is None:
+            raise UnitError(
+                f"a {dimension.name} in reduced units",
+                f"`{value}`",
+                "This study is in reduced units: write a bare number, or give `units: {length: .., energy: .., mass: ..}`.",
+            ) from None
+        return si / units.scale(dimension)
     if units is not None:
         raise UnitError(
-            f"a {dimension.name} with a unit", f"{value:g}", f"Write `{value:g} {dimension.example}` or `{value:g} reduced`."
+            f"a {dimension.name} with a unit", f"{value}", f"Write `{value} {dimension.example}` or `{value} reduced`."
         )
-    return float(value)
+    return number
 
 
 def show_quantity(value: float, dimension: Dimension, units: UnitSystem | None) -> str:

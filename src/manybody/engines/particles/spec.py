@@ -34,7 +34,7 @@ class LennardJonesLiquid(SystemSpec):
     @property
     def box(self) -> float:
         """Edge of the periodic cube, in sigma."""
-        return (self.atoms / self.density) ** (1 / 3)
+        return math.cbrt(self.atoms / self.density)
 
     @model_validator(mode="after")
     def _cutoff_fits(self) -> LennardJonesLiquid:
