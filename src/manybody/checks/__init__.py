@@ -1,0 +1,1 @@
+"""Checks: one kind of claim tested, one file each."""

@@ -1,0 +1,1 @@
+"""The conductor: expands a study into tasks, runs them, measures, checks and reports."""

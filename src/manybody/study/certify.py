@@ -1,0 +1,39 @@
+"""Certify: every check judges the evidence; certificate, results and report are written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from manybody.core.certificate import Certificate
+from manybody.core.protocols import Evidence
+from manybody.core.study import Plan
+from manybody.study.export import write_results
+from manybody.study.file import dump_study
+from manybody.study.report import write_report
+
+
+def findings(plan: Plan, evidence: Evidence) -> Certificate:
+    """The certificate of a finished plan."""
+    found = [
+        finding for check, tasks in zip(plan.study.checks, plan.evidence, strict=True) for finding in check.judge(evidence, tasks)
+    ]
+    return Certificate.of(plan.study.name, plan.study.digest, found)
+
+
+def certify(plan: Plan, evidence: Evidence, out: Path, origin: dict[str, Any], command: str) -> tuple[Certificate, Path, Path]:
+    """Judge, and write certificate, resolved study, results and report into `out`; returns the first and the last path."""
+    certificate = findings(plan, evidence)
+    place = out / "certificate.json"
+    _write(place, certificate.model_dump_json(indent=2) + "\n")
+    _write(out / "study.yaml", dump_study(plan.study))
+    write_results(out, plan, evidence)
+    return certificate, place, write_report(out, plan, evidence, certificate, origin, command)
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,110 @@
+"""Run: the conductor. Every task of a study computed once, measured, checked and reported."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from manybody.core.certificate import Certificate, Verdict
+from manybody.core.protocols import Event, NodeInfo
+from manybody.core.study import Plan, Study
+from manybody.core.task import Task
+from manybody.network.local import Embedded
+from manybody.store.home import Home
+from manybody.store.ledger import Ledger
+from manybody.store.objects import ObjectStore
+from manybody.store.provenance import provenance
+from manybody.study.certify import certify
+from manybody.study.conduct import Conductor, Tally
+from manybody.study.expand import expand
+from manybody.study.measure import Measured
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run a study: where things are kept and written, on how many workers, and whether from scratch."""
+
+    home: Path | None = None
+    out: Path | None = None
+    workers: int | None = None
+    fresh: bool = False
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: the verdict, and where the certificate and the report lie."""
+
+    study: str
+    digest: str
+    verdict: Verdict
+    certificate: Path
+    report: Path
+    tally: Tally
+    wall_s: float
+    findings: Certificate
+
+
+class Listener(Protocol):
+    """Who is told how a run goes."""
+
+    def planned(self, plan: Plan, cached: int, nodes: Sequence[NodeInfo], expected_s: float) -> None:
+        """What will be done, before anything is."""
+
+    def event(self, event: Event, task: Task, tally: Tally, left_s: float | None) -> None:
+        """Something happened to a task."""
+
+    def judged(self, outcome: Outcome) -> None:
+        """The verdict."""
+
+
+def run_study(study: Study, options: RunOptions, listener: Listener) -> Outcome:
+    """Run a study to its certificate.
+
+    Finished work is kept whatever happens. Raises `TaskError` where a task fails, `BudgetError` where the study's
+    wall time is over, `StoreError` where results cannot be kept; KeyboardInterrupt goes through.
+    """
+    begin = time.monotonic()
+    plan = expand(study)
+    out = options.out or Path("runs") / f"{study.name}-{study.digest[:8]}"
+    out.mkdir(parents=True, exist_ok=True)
+    home = Home(options.home)
+    origin = provenance()
+    with closing(home.ledger()) as ledger:
+        ledger.record_study(study)
+        run = ledger.begin_run(study.digest, out, options.command, origin)
+        verdict, certificate_path, report_path = "interrupted", None, None
+        try:
+            ledger.add_tasks(run, plan.tasks)
+            if options.fresh:
+                for task in plan.tasks:
+                    ledger.withdraw(task.digest, "computed afresh on request")
+            tally = _compute(plan, run, ledger, home.objects, options.workers, listener)
+            results = {task.digest: row for task in plan.tasks if (row := ledger.result(task.digest))}
+            certificate, certificate_path, report_path = certify(
+                plan, Measured(plan, results, home.objects), out, origin, options.command
+            )
+            verdict = certificate.verdict
+        except Exception as error:
+            verdict = f"stopped: {type(error).__name__}"
+            raise
+        finally:
+            ledger.end_run(run, str(verdict), certificate_path, report_path)
+    outcome = Outcome(
+        study.name, study.digest, certificate.verdict, certificate_path, report_path, tally, time.monotonic() - begin, certificate
+    )
+    listener.judged(outcome)
+    return outcome
+
+
+def _compute(plan: Plan, run: int, ledger: Ledger, objects: ObjectStore, workers: int | None, listener: Listener) -> Tally:
+    """Have every task of a plan computed that is not yet."""
+    with closing(Embedded(objects.root, workers)) as backend:
+        conductor = Conductor(plan, run, ledger, objects, backend)
+        cached = conductor.recover()
+        listener.planned(plan, cached, backend.nodes(), conductor.expected_s)
+        return conductor.conduct(listener.event)
