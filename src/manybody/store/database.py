@@ -1,0 +1,124 @@
+"""The database under the ledger: opened durably, migrated when behind, its errors in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import Table
+
+from manybody.core.errors import StoreError
+from manybody.store.schema import HEAD
+
+BUSY_TIMEOUT_S = 30  # how long to wait for another writer; each transaction takes milliseconds
+_WRITES = "manybody_writes"  # execution option of connections that will write
+_MIGRATING = 0x6D616E79  # the PostgreSQL advisory lock under which one process at a time migrates: "many"
+
+
+class Database:
+    """Transactions on a database by URL, or on an SQLite file by path. Use from any thread, not across a fork."""
+
+    def __init__(self, where: str | Path) -> None:
+        url = make_url(where) if isinstance(where, str) and "://" in where else None
+        if url is None:
+            path = Path(where).absolute()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            url = make_url("sqlite://").set(database=str(path))
+        self.name = url.render_as_string(hide_password=True)
+        self.engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S} if url.get_backend_name() == "sqlite" else {})
+        if self.engine.dialect.name == "sqlite":
+            _make_durable(self.engine)
+        self._migrate()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One consistent view of the database."""
+        with self._explained(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction: all of it lasts once the block is left, none of it when it raises."""
+        with self._explained(), self.engine.connect().execution_options(**{_WRITES: True}) as connection, connection.begin():
+            yield connection
+
+    def insert_new(self, connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+        """Insert the rows whose keys are not there yet."""
+        if rows:
+            insert = postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert
+            connection.execute(insert(table).on_conflict_do_nothing(), rows)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    def _migrate(self) -> None:
+        with self.reading() as connection:
+            if _version(connection, self.name) == HEAD:
+                return
+        with self.writing() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
+            if _version(connection, self.name) != HEAD:  # another process may have migrated meanwhile
+                from manybody.store.migrations import upgrade  # alembic takes long to import and is rarely needed
+
+                upgrade(connection)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn a driver's error into a `StoreError` that says what to do."""
+        try:
+            yield
+        except DBAPIError as error:
+            raise StoreError(f"The ledger {self.name}: {error.orig}. {_remedy(str(error.orig))}") from error
+
+
+def _remedy(message: str) -> str:
+    """What to do about a driver's message. Source of the texts: https://www.sqlite.org/rescode.html"""
+    if "full" in message:
+        remedy = "Nothing half-written was kept. Free some space, or set MANYBODY_HOME to a folder on a larger disk."
+    elif "locked" in message:
+        remedy = f"Another process has held it for {BUSY_TIMEOUT_S} s: end that one, then run again."
+    elif "malformed" in message or "not a database" in message:
+        remedy = "Move it away to start anew: results stay in the object store, but will be computed again."
+    elif "unable to open" in message or "readonly" in message:
+        remedy = "Check that its folder exists and may be written, or set MANYBODY_HOME to another."
+    else:
+        remedy = "Run `manybody doctor` to see where it is kept."
+    return remedy
+
+
+def _version(connection: Connection, name: str) -> str:
+    """The schema's version, empty for a new database. A newer one than this code knows raises `StoreError`."""
+    if not inspect(connection).has_table("alembic_version"):
+        return ""
+    version = str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none() or "")
+    if version > HEAD:
+        expected = f"expected schema version {HEAD} or older; got {version}, written by a newer Manybody"
+        raise StoreError(f"The ledger {name}: {expected}. Upgrade with `pip install --upgrade manybody`, or set MANYBODY_HOME.")
+    return version
+
+
+def _make_durable(engine: Engine) -> None:
+    """Write-ahead log, a sync on every commit, foreign keys; transactions begun by us, at once where they write."""
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # sqlite3 must not begin transactions of its own
+        cursor = connection.cursor()
+        if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A transaction that reads first and then writes could find its view outdated; IMMEDIATE waits its turn instead.
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

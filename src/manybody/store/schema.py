@@ -1,0 +1,110 @@
+"""The tables of the ledger, portable between SQLite and PostgreSQL. `migrations` brings a file of an older version here.
+
+Times are seconds since 1970 (UTC). Documents are JSON text, parsed where they are read.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text, text
+
+HEAD = "0001"  # the newest migration; older files are brought up to it, newer ones refused
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("recorded", Double, nullable=False),
+)
+
+provenances = Table(
+    "provenances",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("document", Text, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("study", ForeignKey("studies.digest"), nullable=False, index=True),
+    Column("out", Text, nullable=False),
+    Column("command", Text, nullable=False),
+    Column("provenance", ForeignKey("provenances.digest"), nullable=False),
+    Column("host", Text, nullable=False),  # for people; `machine`, `pid` and `process_started` say who holds a claim
+    Column("machine", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("process_started", BigInteger, nullable=False),
+    Column("heartbeat", Double, nullable=False),
+    Column("started", Double, nullable=False),
+    Column("ended", Double),
+    Column("verdict", Text, nullable=False, server_default=""),
+    Column("certificate", Text),
+    Column("report", Text),
+    sqlite_autoincrement=True,  # a number is never given twice, whatever is deleted
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("method", Text, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("cost", Double, nullable=False),
+    Column("recorded", Double, nullable=False),
+)
+
+run_tasks = Table(
+    "run_tasks",
+    metadata,
+    Column("run", ForeignKey("runs.id"), primary_key=True),
+    Column("task", ForeignKey("tasks.digest"), primary_key=True, index=True),
+    Column("position", Integer, nullable=False),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("task", ForeignKey("tasks.digest"), nullable=False, index=True),
+    Column("run", ForeignKey("runs.id"), nullable=False, index=True),
+    Column("state", String(16), nullable=False),  # running, finished, failed, lost
+    Column("started", Double, nullable=False),
+    Column("ended", Double),
+    Column("worker", Text, nullable=False, server_default=""),
+    Column("reason", Text, nullable=False, server_default=""),
+)
+_RUNNING = text("state = 'running'")
+Index("one_current_attempt", attempts.c.task, unique=True, sqlite_where=_RUNNING, postgresql_where=_RUNNING)
+
+results = Table(
+    "results",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("task", ForeignKey("tasks.digest"), nullable=False, index=True),
+    Column("attempt", ForeignKey("attempts.id"), nullable=False, unique=True),
+    Column("digest", String(64), nullable=False),
+    Column("nbytes", BigInteger, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("provenance", ForeignKey("provenances.digest"), nullable=False),
+    Column("finished", Double, nullable=False),
+    Column("withdrawn", Double),  # null where the result counts; kept as history otherwise
+    Column("reason", Text, nullable=False, server_default=""),
+)
+_COUNTS = text("withdrawn IS NULL")
+Index("one_current_result", results.c.task, unique=True, sqlite_where=_COUNTS, postgresql_where=_COUNTS)
