@@ -1,0 +1,173 @@
+"""Molecular dynamics of particles that interact in pairs, in a periodic box."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from manybody.core.errors import TaskError
+from manybody.core.random import Key
+from manybody.engines.particles.spec import LennardJonesLiquid, Thermostat
+from manybody.engines.particles.state import ParticleState
+from manybody.numerics.integrators import LANGEVIN, NO_BATH, RESCALING, HeatBath
+from manybody.numerics.pairs import LENNARD_JONES
+
+SKIN = 0.3  # how much further than the cutoff the neighbour list reaches; changes the speed, not the physics
+PAIR_SECONDS = 2e-9  # a pair within the cutoff and step, about: it only sets how long a compiled call lasts
+CALL_SECONDS = 0.04  # so that Ctrl-C is answered at once
+FEWEST_STEPS = 16  # a call begins with a list; below this it would be most of the work
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a stretch of dynamics recorded, each [samples]; momentum [samples, 3]. Energies are shifted at the cutoff."""
+
+    potential_energy: np.ndarray
+    virial: np.ndarray
+    pairs: np.ndarray
+    kinetic_energy: np.ndarray
+    heat: np.ndarray
+    momentum: np.ndarray
+
+
+class LiquidEngine:
+    """Advances a Lennard-Jones liquid; passes `manybody.testing.engine`.
+
+    thermostat: ``bussi`` (stochastic velocity rescaling), ``langevin`` or ``none``, with relaxation time
+    `thermostat_time`. The result does not depend on `threads` in one bit.
+    """
+
+    def __init__(
+        self,
+        system: LennardJonesLiquid,
+        time_step: float = 0.004,
+        thermostat: Thermostat = "none",
+        thermostat_time: float = 0.5,
+        temperature: float | None = None,
+        threads: int = 1,
+    ) -> None:
+        self.system = system
+        self.time_step = time_step
+        self.kernel = LENNARD_JONES.bind({"epsilon": 1.0, "sigma": 1.0})
+        self.threads = threads
+        self.shift = self.kernel.energy(system.cutoff)
+        kind = {"none": NO_BATH, "bussi": RESCALING, "langevin": LANGEVIN}[thermostat]
+        freedom = 3 * system.atoms - (0 if thermostat == "langevin" else 3)
+        self.bath = HeatBath(kind, system.temperature if temperature is None else temperature, thermostat_time, freedom)
+
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom: 3N, less 3 where the total momentum is conserved."""
+        return int(self.bath.freedom)
+
+    def init(self, key: Key) -> ParticleState:
+        """A face-centred cubic lattice (with vacancies where it does not fit), Maxwell velocities, no total momentum."""
+        atoms, edge = self.system.atoms, self.system.box
+        generator = key.derive("start").generator()
+        cells = math.ceil((atoms / 4) ** (1 / 3) - 1e-9)
+        corner = np.stack(np.meshgrid(*[np.arange(cells)] * 3, indexing="ij"), axis=-1).reshape(-1, 1, 3)
+        basis = np.array([[0.25, 0.25, 0.25], [0.75, 0.75, 0.25], [0.75, 0.25, 0.75], [0.25, 0.75, 0.75]])
+        sites = (corner + basis).reshape(-1, 3) * (edge / cells)
+        positions = sites[np.sort(generator.permutation(len(sites))[:atoms])]
+        velocities = generator.standard_normal((atoms, 3)) * math.sqrt(self.bath.kT)
+        velocities -= velocities.mean(axis=0)
+        box = np.full(3, edge)
+        return ParticleState(torch.from_numpy(positions), torch.from_numpy(velocities), torch.from_numpy(box), key)
+
+    def step(self, state: ParticleState, steps: int = 1) -> ParticleState:
+        """The state `steps` time steps later."""
+        return self.record(state, steps, 1)[0]
+
+    def record(self, state: ParticleState, stride: int, samples: int) -> tuple[ParticleState, Trace]:
+        """Advance by ``samples * stride`` steps and record every `stride` of them.
+
+        Raises `TaskError` where the run explodes.
+        """
+        rows = np.empty((samples, 8))
+        longest = self._steps_a_call(stride * samples)
+        done = 0
+        while done < samples:
+            if stride > longest:  # too long for one call: all but the last piece go unrecorded
+                for _ in range((stride - 1) // longest):
+                    state = self._call(state, longest, np.empty((1, 8)))
+                block = rows[done : done + 1]
+                state = self._call(state, (stride - 1) % longest + 1, block)
+            else:
+                block = rows[done : done + longest // stride]
+                state = self._call(state, stride, block)
+            done += len(block)
+        return state, self._trace(rows)
+
+    def observables(self, state: ParticleState) -> dict[str, float]:
+        """Potential energy a particle and pressure (both of the shifted potential, no tail), and temperature."""
+        _, energy, virial, pairs = self.kernel.evaluate(state.positions.numpy(), state.box.numpy(), self.system.cutoff)
+        kinetic = 0.5 * float((state.velocities**2).sum())
+        volume = float(state.box.prod())
+        return {
+            "potential_energy": (energy - self.shift * pairs) / self.system.atoms,
+            "pressure": (2 * kinetic + virial) / (3 * volume),
+            "temperature": 2 * kinetic / self.freedom,
+        }
+
+    def conserved(self, state: ParticleState) -> dict[str, float]:
+        """Energy less heat, in units of kT a degree of freedom, and momentum where no noise acts, in thermal ones."""
+        _, energy, _, pairs = self.kernel.evaluate(state.positions.numpy(), state.box.numpy(), self.system.cutoff)
+        kinetic = 0.5 * float((state.velocities**2).sum())
+        unit = self.freedom * self.bath.kT
+        found = {"effective_energy": (energy - self.shift * pairs + kinetic - state.heat) / unit}
+        if self.bath.kind != LANGEVIN:
+            for axis, value in zip("xyz", state.velocities.sum(dim=0).tolist(), strict=True):
+                found[f"momentum_{axis}"] = value / math.sqrt(self.bath.kT)
+        return found
+
+    def symmetric(self, state: ParticleState, key: Key) -> Iterator[tuple[str, ParticleState]]:
+        """A random image of `state` under each symmetry of the system."""
+        generator = key.generator()
+        by = torch.from_numpy(generator.uniform(0, self.system.box, 3))
+        yield "translation", replace(state, positions=(state.positions + by) % state.box)
+        order = torch.from_numpy(generator.permutation(self.system.atoms))
+        yield "permutation", replace(state, positions=state.positions[order], velocities=state.velocities[order])
+        axes = torch.from_numpy(generator.permutation(3))
+        signs = torch.from_numpy(generator.choice([-1.0, 1.0], 3))
+        positions = (state.positions[:, axes] * signs) % state.box
+        yield "cubic rotation", replace(state, positions=positions, velocities=state.velocities[:, axes] * signs)
+
+    def _steps_a_call(self, wanted: int) -> int:
+        """How many steps one compiled call takes; a matter of the system alone, so that results repeat bit for bit."""
+        pairs = self.system.atoms * (1 + 2 / 3 * math.pi * self.system.cutoff**3 * self.system.density)
+        steps = int(CALL_SECONDS / (PAIR_SECONDS * pairs))
+        if self.bath.kind == LANGEVIN:  # bounds the memory for the noise
+            steps = min(steps, 1_000_000 // self.system.atoms)
+        return min(max(FEWEST_STEPS, steps), wanted)
+
+    def _call(self, state: ParticleState, stride: int, rows: np.ndarray) -> ParticleState:
+        """One compiled call: ``len(rows) * stride`` steps, recorded into `rows` [samples, 8]."""
+        steps = len(rows) * stride
+        noise, chi2 = self.bath.noise(state.key, state.step, steps, self.system.atoms)
+        positions, velocities, failed, atom = self.kernel.module.advance(
+            state.positions.numpy(), state.velocities.numpy(), state.box.numpy(),
+            self.system.cutoff, min(SKIN, self.system.box - self.system.cutoff), self.kernel.values,
+            self.time_step, self.bath.kind, self.bath.decay(self.time_step), self.bath.kT, float(self.bath.freedom),
+            noise, chi2, stride, rows,
+        )  # fmt: skip
+        if atom >= 0:
+            raise TaskError(
+                f"Step {state.step + failed}: atom {atom} flies further than half a sigma in one time step, or has no finite "
+                f"position; the run has exploded. Lower `time_step` (now {self.time_step:g}), or start without overlapping atoms."
+            )
+        rows[:, 4] += state.heat
+        return replace(
+            state,
+            positions=torch.from_numpy(positions),
+            velocities=torch.from_numpy(velocities),
+            step=state.step + steps,
+            heat=float(rows[-1, 4]),
+        )
+
+    def _trace(self, rows: np.ndarray) -> Trace:
+        energy, virial, pairs, kinetic, heat = rows[:, :5].T.copy()
+        return Trace(energy - self.shift * pairs, virial, pairs, kinetic, heat, rows[:, 5:].copy())
