@@ -145,9 +145,7 @@ class Ledger:
             connection.execute(attempts.insert().values(row))
             return Claim("mine", attempt=attempt)
 
-    def finish(
-        self, attempt: str, result: str, nbytes: int, seconds: float, worker: str, provenance: Mapping[str, Any]
-    ) -> bool:
+    def finish(self, attempt: str, result: str, nbytes: int, seconds: float, worker: str, provenance: Mapping[str, Any]) -> bool:
         """Record the result of an attempt. False when the attempt is no longer current: the result does not count."""
         with self.database.writing() as connection:
             if not self._close_attempt(connection, attempt, "finished", "", worker):
@@ -201,7 +199,9 @@ class Ledger:
 
     def task(self, digest_prefix: str) -> Task:
         """The task whose digest begins with `digest_prefix`; none or several raise `InputError`."""
-        query = select(tasks.c.digest, tasks.c.document, tasks.c.cost).where(tasks.c.digest.startswith(digest_prefix, autoescape=True))
+        query = select(tasks.c.digest, tasks.c.document, tasks.c.cost).where(
+            tasks.c.digest.startswith(digest_prefix, autoescape=True)
+        )
         return _task(self._one(query, "task", digest_prefix))
 
     def tasks(self, run: int) -> list[TaskRow]:

@@ -1,0 +1,1 @@
+"""The nodes, and the backends that reach them."""

@@ -1,0 +1,178 @@
+"""The embedded backend: worker processes on this machine, as many as it has cores, no server."""
+
+from __future__ import annotations
+
+import os
+import platform
+import selectors
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from manybody.core.protocols import Event, NodeInfo
+from manybody.core.task import Task
+from manybody.network.messages import BackendError, Failed, Finished, Progressed, Ready
+from manybody.network.process import Worker
+from manybody.store.provenance import usable_cores
+
+CRASHES_ALLOWED = 3  # workers in a row that end before their first task, until that is taken for the rule
+
+
+@dataclass(frozen=True)
+class Queued:
+    """An attempt that waits for a worker."""
+
+    attempt: str
+    task: Task
+    inputs: dict[str, str]
+    avoid: frozenset[str]
+
+
+class Embedded:
+    """Runs tasks in worker processes on this machine (`core.protocols.Backend`). To be used from one thread.
+
+    Workers start when there is work, one task at a time each, and are called ``local-<this process>-<n>``; a
+    replacement counts as another worker. By default as many as `threads_per_worker` fit into the usable cores.
+
+    An attempt whose worker is killed is `lost`. An input that is missing or corrupt fails the attempt; the store has
+    set it aside by then, so whoever finds that it is no longer there withdraws it and has it computed again.
+    """
+
+    def __init__(self, objects_root: Path, workers: int | None = None, threads_per_worker: int = 1) -> None:
+        self.limit = workers if workers is not None else max(1, usable_cores() // threads_per_worker)
+        if self.limit < 1 or threads_per_worker < 1:
+            raise BackendError(f"Expected at least one worker of one thread; got {self.limit} of {threads_per_worker}.")
+        self.threads = threads_per_worker
+        self.objects_root = objects_root.absolute()
+        self._selector = selectors.DefaultSelector()
+        self._workers: list[Worker] = []
+        self._queue: dict[str, Queued] = {}
+        self._started = 0
+        self._crashes = 0
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def submit(self, attempt: str, task: Task, inputs: Mapping[str, str], avoid: frozenset[str] = frozenset()) -> None:
+        """Queue an attempt; `inputs` maps input names to result digests; workers in `avoid` will not run it."""
+        if self._closed:
+            raise BackendError("This backend is closed. Make a new one.")
+        self._queue[attempt] = Queued(attempt, task, dict(inputs), avoid)
+        if len(self._workers) < self.limit and sum(worker.order is None for worker in self._workers) < len(self._queue):
+            self._start()  # now, so that it starts up while the caller goes on
+
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
+        """Events as they come; ends after `timeout` seconds without one, or when nothing is queued or running."""
+        last = time.monotonic()
+        while self._queue or any(worker.order for worker in self._workers):
+            for worker in self._assign():
+                if worker.order:  # not cancelled since
+                    yield Event("started", worker.order.attempt, worker.order.task.digest, worker.name)
+                    last = time.monotonic()
+            wait = None if timeout is None else max(0.0, last + timeout - time.monotonic())
+            ready = self._selector.select(wait)
+            if not ready and wait is not None and time.monotonic() >= last + wait:
+                return
+            for worker in {key.data.name: key.data for key, _ in ready}.values():
+                for event in self._hear(worker):
+                    yield event
+                    last = time.monotonic()
+
+    def cancel(self, attempt: str) -> None:
+        """Stop an attempt; no event of it follows. A worker that computes it is killed."""
+        self._queue.pop(attempt, None)
+        for worker in [worker for worker in self._workers if worker.order and worker.order.attempt == attempt]:
+            self._dismiss(worker)
+
+    def nodes(self) -> list[NodeInfo]:
+        """This machine; `threads` are those of each worker."""
+        memory = psutil.virtual_memory().total
+        return [NodeInfo(name=platform.node(), workers=self.limit, threads=self.threads, memory_bytes=memory, address="local")]
+
+    def close(self) -> None:
+        """Kill all workers and free what is held; what they were computing is lost, what they had stored is not."""
+        self._closed = True
+        self._queue.clear()
+        for worker in list(self._workers):
+            self._dismiss(worker)
+        self._selector.close()
+
+    def _start(self) -> Worker:
+        self._started += 1
+        worker = Worker.start(f"local-{os.getpid()}-{self._started}", self.objects_root, self.threads)
+        worker.watch(self._selector)
+        self._workers.append(worker)
+        return worker
+
+    def _dismiss(self, worker: Worker) -> None:
+        worker.order = None
+        worker.end(self._selector)
+        self._workers.remove(worker)
+
+    def _assign(self) -> list[Worker]:
+        """Hand queued attempts, in order, to workers that are ready; start those that are missing. Who got one."""
+        free = sorted((worker for worker in self._workers if worker.order is None), key=lambda worker: not worker.ready)
+        assigned = []
+        for queued in list(self._queue.values()):
+            if not free and len(self._workers) >= self.limit:
+                break
+            worker = next((worker for worker in free if worker.name not in queued.avoid), None)
+            if worker is None:
+                self._recruit(queued.avoid, free)
+                continue
+            free.remove(worker)
+            if worker.ready:
+                worker.give(queued.attempt, queued.task, queued.inputs)
+                del self._queue[queued.attempt]
+                assigned.append(worker)
+        return assigned
+
+    def _recruit(self, avoid: frozenset[str], free: list[Worker]) -> None:
+        """Start a worker if there is room; if all there are must be avoided, replace a free one by a fresh process."""
+        if len(self._workers) >= self.limit and free and all(worker.name in avoid for worker in self._workers):
+            self._dismiss(free.pop())
+        if len(self._workers) < self.limit:
+            self._start()
+
+    def _hear(self, worker: Worker) -> Iterator[Event]:
+        """What a worker tells, its death included."""
+        dead = worker.is_dead()  # asked first: then all that it said has arrived
+        for report in worker.reports():
+            if isinstance(report, Ready):
+                worker.ready, self._crashes = True, 0
+            elif worker.order and worker.order.attempt == report.attempt:  # else it was cancelled meanwhile
+                yield self._event(worker, report, worker.order.task.digest)
+        if (dead or worker.hung_up) and worker in self._workers:
+            yield from self._bury(worker)
+
+    def _event(self, worker: Worker, report: Progressed | Finished | Failed, task: str) -> Event:
+        if isinstance(report, Progressed):
+            return Event("progress", report.attempt, task, worker.name, progress=report.progress)
+        worker.order = None
+        if isinstance(report, Failed):
+            said = worker.tail()
+            reason = report.reason + (f"\nIt had printed:\n{said}" if said else "")
+            return Event("failed", report.attempt, task, worker.name, seconds=report.seconds, reason=reason)
+        return Event(
+            "finished", report.attempt, task, worker.name, result=report.result, nbytes=report.nbytes, seconds=report.seconds
+        )
+
+    def _bury(self, worker: Worker) -> Iterator[Event]:
+        """Take leave of a worker that has died: its attempt is lost. Raises `BackendError` when no worker will live."""
+        order, story = worker.order, worker.post_mortem()
+        self._crashes = 0 if worker.served else self._crashes + 1
+        self._dismiss(worker)
+        if self._crashes >= CRASHES_ALLOWED:
+            remedy = "Run `manybody doctor` to see whether this installation is complete."
+            raise BackendError(f"{self._crashes} workers in a row ended before their first task; {story}\n{remedy}")
+        if order:
+            yield Event("lost", order.attempt, order.task.digest, worker.name, reason=story)

@@ -1,0 +1,80 @@
+"""What a conductor and a worker tell each other: one JSON object a line, parsed once into these types."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from manybody.core.errors import ManybodyError
+from manybody.core.spec import Frozen
+from manybody.core.task import Progress, Task
+
+
+class BackendError(ManybodyError):
+    """A backend cannot run tasks at all: its workers do not start, or speak another language."""
+
+
+class Run(Frozen):
+    """To a worker: compute a task. `inputs` maps the names of its inputs to digests of results."""
+
+    kind: Literal["run"] = "run"
+    attempt: str
+    task: Task
+    inputs: dict[str, str]
+
+
+class Ready(Frozen):
+    """From a worker: it has started and waits for tasks."""
+
+    kind: Literal["ready"] = "ready"
+
+
+class Progressed(Frozen):
+    """From a worker: how far it is."""
+
+    kind: Literal["progress"] = "progress"
+    attempt: str
+    progress: Progress
+
+
+class Finished(Frozen):
+    """From a worker: the result is in the store."""
+
+    kind: Literal["finished"] = "finished"
+    attempt: str
+    result: str
+    nbytes: int
+    seconds: float
+
+
+class Failed(Frozen):
+    """From a worker: the task gave no result, and why."""
+
+    kind: Literal["failed"] = "failed"
+    attempt: str
+    reason: str
+    seconds: float
+
+
+ToWorker = Run
+FromWorker = Annotated[Ready | Progressed | Finished | Failed, Field(discriminator="kind")]
+_FROM_WORKER: TypeAdapter[Ready | Progressed | Finished | Failed] = TypeAdapter(FromWorker)
+
+
+def write(message: Run | Ready | Progressed | Finished | Failed) -> bytes:
+    """A message as the line that is sent."""
+    return message.model_dump_json().encode() + b"\n"
+
+
+def read_order(line: bytes) -> Run:
+    """What a worker is told by a line."""
+    return Run.model_validate_json(line)
+
+
+def read_report(line: bytes) -> Ready | Progressed | Finished | Failed:
+    """What a worker says by a line; anything else raises `BackendError`."""
+    try:
+        return _FROM_WORKER.validate_json(line)
+    except ValidationError as error:
+        raise BackendError(f"A worker said {line[:200]!r}, which is no message of this version: {error}") from error

@@ -1,0 +1,132 @@
+"""A worker process: ``python -m manybody.network.worker``. Computes one task at a time for the conductor that started it.
+
+It runs installed methods only, by name, version and stage; takes inputs from the object store and leaves the result
+there. It ends with its conductor: nothing is computed for somebody who is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+from manybody.core import catalog
+from manybody.core.errors import ManybodyError, TaskError
+from manybody.core.protocols import MethodSpec, Stage
+from manybody.core.task import Output, Progress, Task
+from manybody.network.messages import Failed, Finished, Progressed, Ready, Run, read_order, write
+from manybody.store.objects import ObjectStore
+
+PROGRESS_INTERVAL_S = 0.2  # at most five reports a second: enough for an eye, nothing for the conductor
+TRACEBACK_LINES = 12
+
+
+class Lent:
+    """What this worker lends a running task (`core.protocols.Context`)."""
+
+    device = "cpu"
+
+    def __init__(self, channel: socket.socket, attempt: str, threads: int) -> None:
+        self.threads = threads
+        self._channel = channel
+        self._attempt = attempt
+        self._reported = -float("inf")
+
+    def progress(self, progress: Progress) -> None:
+        """Tell the conductor, unless it has been told just now."""
+        now = time.monotonic()
+        if now - self._reported >= PROGRESS_INTERVAL_S:
+            self._reported = now
+            self._channel.sendall(write(Progressed(attempt=self._attempt, progress=progress)))
+
+
+def compute(task: Task, inputs: dict[str, Output], context: Lent) -> Output:
+    """Run the stage that a task names; `TaskError` where this installation has no such method, version or stage."""
+    method = cast("type[MethodSpec]", catalog.load("methods", task.method))
+    if method.version != task.version:
+        expected = f"expected version {task.version} of {task.method}; this node has {method.version}"
+        raise TaskError(f"{task.label}: {expected}. Install the same release of the package that brings it.")
+    if task.stage not in method.stages:
+        raise TaskError(f"{task.label}: expected a stage of {', '.join(method.stages)}; got `{task.stage}`.")
+    module, _, name = method.stages[task.stage].partition(":")
+    stage = cast("Stage", getattr(import_module(module), name))
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(context.threads)
+    return stage(task, inputs, context)
+
+
+def serve(order: Run, channel: socket.socket, objects: ObjectStore, threads: int) -> Finished | Failed:
+    """Carry out one order, whatever becomes of it."""
+    start = time.perf_counter()
+    try:
+        inputs = {name: objects.get(digest) for name, digest in order.inputs.items()}
+        output = compute(order.task, inputs, Lent(channel, order.attempt, threads))
+        if not isinstance(output, Output):
+            raise TaskError(f"{order.task.label}: expected an Output; the stage gave {type(output).__name__}.")
+        stored = objects.put(output)
+    except ManybodyError as error:
+        reason = str(error)
+    except Exception as error:  # noqa: BLE001 - the one boundary to foreign code: a task may fail in any way, its worker goes on
+        lines = traceback.format_exc().splitlines()[-TRACEBACK_LINES:]
+        reason = "\n".join([f"{order.task.label}: {type(error).__name__}: {error}", *lines])
+    else:
+        seconds = time.perf_counter() - start
+        return Finished(attempt=order.attempt, result=stored.digest, nbytes=stored.nbytes, seconds=seconds)
+    return Failed(attempt=order.attempt, reason=reason, seconds=time.perf_counter() - start)
+
+
+def end_with_conductor() -> None:
+    """Let the kernel end this worker, and what it has started, when its conductor ends.
+
+    Standard input is a pipe that only the conductor holds open and nobody writes to. The kernel signals its end
+    to this process group (fcntl(2), F_SETOWN and O_ASYNC); SIGIO's default action ends a process even inside a
+    compiled kernel that lets no Python thread run. PR_SET_PDEATHSIG would fire too when merely the thread that
+    started the worker ends.
+    """
+    if sys.platform == "linux":
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        fcntl.fcntl(0, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def listen(channel: socket.socket, orders: queue.SimpleQueue[Run]) -> None:
+    """Pass orders on as they come; when the conductor is gone, end this process at once."""
+    with channel.makefile("rb") as lines:
+        for line in lines:
+            orders.put(read_order(line))
+    os._exit(0)
+
+
+def main() -> None:
+    """Serve orders from the socket that was handed over, until its other end closes."""
+    parser = argparse.ArgumentParser(description="A worker, started by a backend; not meant to be started by hand.")
+    parser.add_argument("--socket", type=int, required=True, help="number of the inherited socket")
+    parser.add_argument("--objects", type=Path, required=True, help="folder of the object store")
+    parser.add_argument("--threads", type=int, required=True, help="threads that a task may use")
+    options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt from the terminal is the conductor's to decide on
+    os.set_inheritable(options.socket, False)  # what a task starts must not hold the conductor's line open
+    channel = socket.socket(fileno=options.socket)
+    end_with_conductor()
+    orders: queue.SimpleQueue[Run] = queue.SimpleQueue()
+    threading.Thread(target=listen, args=(channel, orders), daemon=True).start()
+    objects = ObjectStore(options.objects)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the conductor is gone, `listen` ends the process
+        channel.sendall(write(Ready()))
+        while True:
+            channel.sendall(write(serve(orders.get(), channel, objects, options.threads)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Contract suites, shipped: every engine, check and backend passes its own."""
