@@ -13,7 +13,7 @@ import pytest
 from manybody.core.random import Key
 from manybody.core.study import Study
 from manybody.core.task import Output, Task
-from manybody.store.ledger import ResultRow
+from manybody.store.rows import ResultRow
 from manybody.store.objects import ObjectStore
 from manybody.study.expand import expand
 from manybody.study.measure import Measured
@@ -91,7 +91,7 @@ def evidence(tmp_path: Path) -> Callable[..., Measured]:
         for task in plan.tasks:
             stored = store.put(synthetic_output(task, wrong))
             worker = f"worker-{0 if wrong.same_worker else task.replica}"
-            rows[task.digest] = ResultRow(task.digest, stored.digest, stored.nbytes, 1.0, worker, "attempt", 0.0)
+            rows[task.digest] = ResultRow(task.digest, stored.digest, stored.nbytes, 1.0, worker, "attempt", 0.0, {})
         return Measured(plan, rows, store)
 
     return make

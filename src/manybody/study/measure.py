@@ -10,7 +10,7 @@ from manybody.core.protocols import Estimate, Samples
 from manybody.core.study import Plan, Point, Realisation
 from manybody.core.task import Output, Task
 from manybody.numerics.statistics import block_error
-from manybody.store.ledger import ResultRow
+from manybody.store.rows import ResultRow
 from manybody.store.objects import ObjectStore
 
 
