@@ -36,7 +36,7 @@ def encode(output: Output) -> bytes:
         raise TaskError(f"document: expected Unicode text; got half of a surrogate pair ({error}). Decode it first.") from error
     if size > _HEADER_LIMIT // 2:
         raise TaskError(f"document: expected at most {_HEADER_LIMIT // 2} bytes of JSON; got {size}. Put long lists into arrays.")
-    return save(arrays, {_ENTRY: text})
+    return bytes(save(arrays, {_ENTRY: text}))
 
 
 def decode(data: bytes) -> Output:

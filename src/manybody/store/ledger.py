@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, RowMapping, Select, func, select, update
 
 from manybody.core.digest import canonical_json, digest_document
-from manybody.core.errors import InputError, Problem
+from manybody.core.errors import InputError, Problem, StoreError
 from manybody.core.task import Task
 from manybody.store.database import Database
 from manybody.store.liveness import Owner
-from manybody.store.rows import AttemptRow, AttemptState, Claim, ResultRow, RunRow, StudyRow, TaskRow
+from manybody.store.rows import AttemptRow, AttemptState, Claim, ResultRow, RunRow, StudyRow, TaskRow, TaskState
 from manybody.store.schema import attempts, provenances, results, run_tasks, runs, studies, tasks
 
 if TYPE_CHECKING:
@@ -127,7 +127,9 @@ class Ledger:
         """
         with self.database.writing() as connection:
             # Where rows can be locked (PostgreSQL), claimants of one task wait for each other here.
-            connection.execute(select(tasks.c.digest).where(tasks.c.digest == task_digest).with_for_update())
+            known = connection.execute(select(tasks.c.digest).where(tasks.c.digest == task_digest).with_for_update())
+            if known.one_or_none() is None:
+                raise StoreError(f"The ledger holds no task {task_digest}. Add the tasks of a run before claiming them.")
             counts = (results.c.task == task_digest) & results.c.withdrawn.is_(None)
             done = connection.execute(select(results.c.digest).where(counts)).scalar_one_or_none()
             if done is not None:
@@ -142,7 +144,8 @@ class Ledger:
                 self._close_attempt(connection, holder["attempt"], "lost", reason)
             attempt = uuid.uuid4().hex
             row = {"id": attempt, "task": task_digest, "run": run, "state": "running", "started": time.time()}
-            connection.execute(attempts.insert().values(row))
+            earlier = select(func.coalesce(func.max(attempts.c.number), 0)).where(attempts.c.task == task_digest)
+            connection.execute(attempts.insert().values(row | {"number": earlier.scalar_subquery() + 1}))
             return Claim("mine", attempt=attempt)
 
     def finish(self, attempt: str, result: str, nbytes: int, seconds: float, worker: str, provenance: Mapping[str, Any]) -> bool:
@@ -194,7 +197,7 @@ class Ledger:
 
     def attempts(self, task_digest: str) -> list[AttemptRow]:
         """Every attempt at a task, oldest first."""
-        query = select(attempts).where(attempts.c.task == task_digest).order_by(attempts.c.started)
+        query = select(attempts).where(attempts.c.task == task_digest).order_by(attempts.c.number)
         return [AttemptRow(**row) for row in self._all(query)]
 
     def task(self, digest_prefix: str) -> Task:
@@ -206,12 +209,8 @@ class Ledger:
 
     def tasks(self, run: int) -> list[TaskRow]:
         """The tasks of a run in order, each with its state."""
-        tried = (
-            select(attempts.c.task, func.count().label("attempts"), func.max(attempts.c.started).label("last"))
-            .group_by(attempts.c.task)
-            .subquery()
-        )
-        last = (attempts.c.task == tried.c.task) & (attempts.c.started == tried.c.last)
+        tried = select(attempts.c.task, func.max(attempts.c.number).label("attempts")).group_by(attempts.c.task).subquery()
+        last = (attempts.c.task == tried.c.task) & (attempts.c.number == tried.c.attempts)
         query = (
             select(
                 tasks.c.digest, tasks.c.document, tasks.c.cost, tried.c.attempts, attempts.c.state, attempts.c.reason,
@@ -288,5 +287,5 @@ def _task(row: RowMapping) -> Task:
 def _task_row(row: RowMapping) -> TaskRow:
     if row["result"] is not None:
         return TaskRow(_task(row), "finished", row["attempts"], row["result"], row["computed_by"], row["seconds"])
-    state = row["state"] if row["state"] in ("running", "failed") else "waiting"
+    state: TaskState = row["state"] if row["state"] in ("running", "failed") else "waiting"
     return TaskRow(_task(row), state, row["attempts"] or 0, worker=row["worker"] or "", reason=row["reason"] or "")

@@ -60,11 +60,12 @@ class ResultRow:
 
 @dataclass(frozen=True)
 class AttemptRow:
-    """One attempt at a task, by one run."""
+    """One attempt at a task, by one run; `number` counts the attempts at the task and only ever rises."""
 
     id: str
     task: str
     run: int
+    number: int
     state: AttemptState
     started: float
     ended: float | None

@@ -5,7 +5,20 @@ Times are seconds since 1970 (UTC). Documents are JSON text, parsed where they a
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 
 HEAD = "0001"  # the newest migration; older files are brought up to it, newer ones refused
 
@@ -82,11 +95,13 @@ attempts = Table(
     Column("id", String(32), primary_key=True),
     Column("task", ForeignKey("tasks.digest"), nullable=False, index=True),
     Column("run", ForeignKey("runs.id"), nullable=False, index=True),
+    Column("number", Integer, nullable=False),  # of the task's attempts, from 1 and ever rising: a fencing token
     Column("state", String(16), nullable=False),  # running, finished, failed, lost
     Column("started", Double, nullable=False),
     Column("ended", Double),
     Column("worker", Text, nullable=False, server_default=""),
     Column("reason", Text, nullable=False, server_default=""),
+    UniqueConstraint("task", "number"),
 )
 _RUNNING = text("state = 'running'")
 Index("one_current_attempt", attempts.c.task, unique=True, sqlite_where=_RUNNING, postgresql_where=_RUNNING)

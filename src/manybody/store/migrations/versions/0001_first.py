@@ -68,11 +68,13 @@ def _attempts_and_results() -> None:
         sa.Column("id", sa.String(32), primary_key=True),
         sa.Column("task", sa.String(64), sa.ForeignKey("tasks.digest"), nullable=False, index=True),
         sa.Column("run", sa.Integer, sa.ForeignKey("runs.id"), nullable=False, index=True),
+        sa.Column("number", sa.Integer, nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("started", sa.Double, nullable=False),
         sa.Column("ended", sa.Double),
         sa.Column("worker", sa.Text, nullable=False, server_default=""),
         sa.Column("reason", sa.Text, nullable=False, server_default=""),
+        sa.UniqueConstraint("task", "number"),
     )
     running = sa.text("state = 'running'")
     op.create_index("one_current_attempt", "attempts", ["task"], unique=True, sqlite_where=running, postgresql_where=running)
