@@ -13,8 +13,8 @@ import pytest
 from manybody.core.random import Key
 from manybody.core.study import Study
 from manybody.core.task import Output, Task
-from manybody.store.rows import ResultRow
 from manybody.store.objects import ObjectStore
+from manybody.store.rows import ResultRow
 from manybody.study.expand import expand
 from manybody.study.measure import Measured
 
@@ -64,7 +64,7 @@ def synthetic_output(task: Task, wrong: Wrong) -> Output:
         "effective_energy": wrong.drift * time + 1e-5 * rng.standard_normal(SAMPLES),
         "momentum": wrong.momentum * rng.standard_normal(SAMPLES),
     }
-    fluctuation = step**wrong.order * (1 + 0.02 * rng.standard_normal())
+    fluctuation = step**wrong.order * (1 + 0.005 * rng.standard_normal())
     return Output(arrays, {"energy_fluctuation": fluctuation, "replica": task.replica * wrong.replica_differs})
 
 

@@ -10,7 +10,9 @@ from manybody.core.certificate import Verdict
 from manybody.testing.check import verify_check
 
 
-@pytest.mark.parametrize("wrong", [{"drift": 2e-4}, {"drift": -2e-4}, {"momentum": 1e-6}, {"momentum": math.nan}, {"drift": math.inf}])
+@pytest.mark.parametrize(
+    "wrong", [{"drift": 2e-4}, {"drift": -2e-4}, {"momentum": 1e-6}, {"momentum": math.nan}, {"drift": math.inf}]
+)
 def test_contract(evidence, wrong) -> None:
     with np.errstate(invalid="ignore"):
         verify_check(Conservation(), evidence("conservation"), evidence("conservation", **wrong))

@@ -15,8 +15,8 @@ def test_observed_order_is_the_one_that_is_there(evidence) -> None:
     check = ConvergenceOrder(tolerance=0.4)
     measured = evidence("convergence", order=1.8)
     (finding,) = check.judge(measured, check.tasks(measured.plan))
-    # log2 of a ratio of two numbers known to 2 % each, for two points.
-    assert finding.value == pytest.approx(-0.2, abs=3 * 0.02 / 0.693)
+    # log2 of a ratio of two numbers known to 0.5 % each, for two points.
+    assert finding.value == pytest.approx(-0.2, abs=3 * 0.005 / 0.693)
 
 
 def test_twins_start_where_the_first_run_of_each_point_ended(evidence) -> None:

@@ -64,6 +64,7 @@ def _scatter(estimates: list[Estimate]) -> tuple[float, int]:
 
 
 def _normal_equivalent(squares: float, freedom: int) -> float:
-    """The standard normal deviate with the same tail probability as a chi-squared."""
-    above = chi2.sf(squares, freedom)
-    return float(norm.isf(above)) if above < 0.5 else float(norm.ppf(chi2.cdf(squares, freedom)))
+    """The standard normal deviate with the same tail probability as a chi-squared; at most 37, where doubles underflow."""
+    above, below = chi2.sf(squares, freedom), chi2.cdf(squares, freedom)
+    deviate = norm.isf(above) if above < 0.5 else norm.ppf(below)
+    return float(np.clip(deviate, -37.0, 37.0))

@@ -27,7 +27,7 @@ class Replication(CheckSpec):
 
     def tasks(self, plan: Plan) -> tuple[Task, ...]:
         """Replicas of the drawn tasks."""
-        originals = plan.tasks
+        originals = [task for run in plan.realisations for task in run.tasks]
         key = Key.from_seed(plan.study.seed, plan.study.digest, "replication")
         drawn = key.generator().choice(len(originals), size=min(self.count, len(originals)), replace=False)
         return tuple(originals[index].replicated(1) for index in sorted(drawn))
