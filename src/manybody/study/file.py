@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from manybody.core.errors import InputError, Problem
 from manybody.core.study import Study
 from manybody.core.units import UnitSystem
+from manybody.study.dump import dump_study
 from manybody.study.fields import parameters
 from manybody.study.located import LARGEST_FILE, Located, Mapping, Place, parse_yaml
 from manybody.study.reader import Path as FieldPath
@@ -21,6 +22,7 @@ from manybody.study.settings import Setting, apply, parse_settings
 from manybody.study.sweep import SweepPoint, complete, distinct, read_sweep, try_points, without_effect
 
 FILE_NAME = "study.yaml"
+__all__ = ["FILE_NAME", "dump_study", "find_study", "load_study", "parse_study"]
 
 
 def load_study(path: Path, settings: Sequence[str] = ()) -> Study:

@@ -1,0 +1,50 @@
+"""The command line: one file per verb. Importing it loads neither torch nor anything else that is slow to start."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from manybody.cli import checks, doctor, new, run, show, systems
+from manybody.cli.complaints import complain
+from manybody.core.errors import ManybodyError
+
+INTERRUPTED = 130  # 128 + SIGINT, the shell's custom
+
+app = typer.Typer(
+    name="manybody",
+    help="Many machines, one physics: a question goes in, a certified answer comes out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # an unexpected exception is a bug, shown as Python shows it
+)
+for name, verb in (
+    ("run", run.run),
+    ("show", show.show),
+    ("new", new.new),
+    ("doctor", doctor.doctor),
+    ("systems", systems.systems),
+    ("methods", systems.methods),
+    ("measures", systems.measures),
+    ("checks", checks.checks),
+):
+    app.command(name)(verb)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The command `manybody`; leaves with the exit code.
+
+    0 done, and every check holds; 1 a check fails or is undecided, or a task failed; 2 the input is wrong;
+    130 interrupted.
+    """
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="manybody")
+    except ManybodyError as error:
+        complain(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    sys.exit(0)

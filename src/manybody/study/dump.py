@@ -1,0 +1,177 @@
+"""A study as YAML text with comments: what a run's folder keeps, and what `manybody new` starts from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from manybody.core import catalog
+from manybody.core.errors import InputError, Problem
+from manybody.core.protocols import MeasureSpec, MethodSpec
+from manybody.core.spec import NamedSpec
+from manybody.core.study import Study
+from manybody.core.units import Dimension, UnitSystem, show_quantity
+from manybody.study.fields import Parameter, parameters
+
+_BARE = re.compile(r"[a-z][a-z0-9-]*")
+_WORDS = {"true", "false", "null"}
+_RESOLVED = "A study with every field resolved; `manybody run` on this file repeats it."
+
+
+def dump_study(study: Study, header: str = _RESOLVED) -> str:
+    """A study as YAML that `load_study` reads back to the same digest; comments say what each field is, and its unit."""
+    lines = [*(f"# {line}" for line in header.splitlines()), *_sections(study)]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
+
+
+def new_study(system: str) -> str:
+    """A commented study file for the named system, with the first method that runs it and all that fits; it loads as it is.
+
+    Raises `InputError` where no system has that name, no method runs it, or its required fields have no examples.
+    """
+    spec = catalog.load_spec("systems", system)
+    method = next((name for name, kind in _members("methods") if issubclass(kind, MethodSpec) and system in kind.systems), None)
+    if method is None:
+        raise InputError(Problem("methods", f"a method that runs {system}", "none", "Install one; see `manybody methods`."))
+    measures = [name for name, kind in _members("measures") if issubclass(kind, MeasureSpec) and method in kind.methods]
+    document = {
+        "name": system,
+        "title": f"A study of {system}",
+        "question": "What is asked, in words.",
+        "system": {"name": system} | _starting_values(spec),
+        "method": {"name": method} | _starting_values(catalog.load_spec("methods", method)),
+        "measures": [{"name": name} | _starting_values(catalog.load_spec("measures", name)) for name in measures],
+        "checks": [{"name": name} | _starting_values(kind) for name, kind in _members("checks")],
+    }
+    try:
+        study = Study.model_validate(document)
+    except ValidationError as error:
+        problem = Problem(system, "required fields with examples that fit together", f"{error}", "Give the fields `examples`.")
+        raise InputError(problem) from error
+    header = f"A study of {system}: {spec.summary}.\nEvery field is shown; those with a default may go."
+    return dump_study(study, header) + _SWEEP_HINT.format(path=f"system.{parameters(spec)[0].name}")
+
+
+_SWEEP_HINT = """
+# What is varied: a list of points, or a grid such as
+# sweep:
+#   {path}: [first, second]
+"""
+
+
+def _members(group: catalog.Group) -> Iterator[tuple[str, type[NamedSpec]]]:
+    return ((name, catalog.load_spec(group, name)) for name in catalog.entries(group))
+
+
+def _starting_values(spec: type[NamedSpec]) -> dict[str, Any]:
+    """A value for each required field: its first example, else one within its bounds."""
+    return {field.name: _starting_value(field) for field in parameters(spec) if field.required}
+
+
+def _starting_value(field: Parameter) -> Any:
+    if field.examples:
+        return field.examples[0]
+    if field.choices:
+        return field.choices[0]
+    low = field.bounds.get("ge", field.bounds.get("gt", 0.0))
+    high = field.bounds.get("le", field.bounds.get("lt", 2 * low + 2))
+    return (low + high) / 2
+
+
+# --- sections ----------------------------------------------------------------------------------------------------
+
+
+def _sections(study: Study) -> Iterator[str]:
+    units = study.unit_system
+    about = {field.name: field for field in parameters(Study)} | {"name": None}
+    for name in Study.model_fields:
+        value = getattr(study, name)
+        field = about[name]
+        comment = f"  # {field.description}" if field and field.description else ""
+        if name == "units":
+            yield f"units: {_units(units)}{comment}"
+        elif name in ("system", "method"):
+            yield from ("", f"{name}:", *_member(value, units, "  "), "")
+        elif name in ("measures", "checks"):
+            yield from ("", f"{name}:{comment}", *(line for member in value for line in _item(member, units)), "")
+        elif name == "sweep":
+            if value != ({},):
+                yield from ("", f"sweep:{comment}", *(f"  - {_point(study, point)}" for point in value), "")
+        elif name == "budget":
+            yield f"budget: {{wall_time: {_wall_time(study.budget.wall_time_s)}}}{comment}"
+        else:
+            yield f"{name}: {_flow(value, None, None)}{comment}"
+
+
+def _member(member: NamedSpec, units: UnitSystem | None, indent: str) -> Iterator[str]:
+    """A system's or a method's fields, one a line."""
+    yield f"{indent}name: {member.name}  # {type(member).summary}"
+    yield from _fields(member, units, indent)
+
+
+def _item(member: NamedSpec, units: UnitSystem | None) -> Iterator[str]:
+    """A measure or a check as an item of its list."""
+    fields = list(_fields(member, units, "      "))
+    yield f"  - {member.name}{':' if fields else ''}  # {type(member).summary}"
+    yield from fields
+
+
+def _fields(member: BaseModel, units: UnitSystem | None, indent: str) -> Iterator[str]:
+    for field in parameters(type(member)):
+        value = getattr(member, field.name)
+        notes = [field.description or field.name]
+        if field.dimension and isinstance(value, float):
+            notes[0] += f" [{_shown(value, field.dimension, units)}]"
+        if field.limits:
+            notes.append(field.limits)
+        if any(choice not in field.description for choice in field.choices):
+            notes.append(" | ".join(field.choices))
+        yield f"{indent}{field.name}: {_flow(value, field.dimension, units)}  # {'; '.join(notes)}"
+
+
+def _shown(value: float, dimension: Dimension, units: UnitSystem | None) -> str:
+    return "reduced units" if units is None else show_quantity(value, dimension, units)
+
+
+def _point(study: Study, point: Mapping[str, Any]) -> str:
+    """One point of a sweep, each value in the unit of the field that its path names."""
+    dimensions = {
+        f"{part}.{field.name}": field.dimension
+        for part, spec in (("system", study.system), ("method", study.method))
+        for field in parameters(type(spec))
+    }
+    items = (f"{path}: {_flow(value, dimensions[path], study.unit_system)}" for path, value in point.items())
+    return f"{{{', '.join(items)}}}"
+
+
+# --- values ------------------------------------------------------------------------------------------------------
+
+
+def _units(units: UnitSystem | None) -> str:
+    if units is None:
+        return "reduced"
+    return f"{{length: {units.length!r} m, energy: {units.energy!r} J, mass: {units.mass!r} kg}}"
+
+
+def _wall_time(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds % 60 == 0 and seconds < 1e9 else f"{seconds!r} s"
+
+
+def _flow(value: Any, dimension: Dimension | None, units: UnitSystem | None) -> str:
+    """A value on one line, numbers in full, so that reading it back gives the same bits."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, BaseModel):
+        value = {field.name: _flow(getattr(value, field.name), field.dimension, units) for field in parameters(type(value))}
+        return f"{{{', '.join(f'{name}: {text}' for name, text in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_flow(item, dimension, units) for item in value)}]"
+    if isinstance(value, int | float):
+        return f"{value!r} reduced" if dimension and units is not None else repr(value)
+    if _BARE.fullmatch(value) and value not in _WORDS:
+        return str(value)
+    return str(yaml.safe_dump(value, default_style='"', width=float("inf"), allow_unicode=True)).rstrip("\n")
