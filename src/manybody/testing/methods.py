@@ -20,7 +20,7 @@ from manybody.core.protocols import Conserved, Context, MethodSpec, SystemSpec
 from manybody.core.study import Realisation
 from manybody.core.task import Output, Progress, Task
 
-Stage = Literal["add", "iterate", "refuse", "divide", "print", "crash", "describe"]
+Stage = Literal["add", "iterate", "refuse", "divide", "print", "crash", "describe", "fork", "hold", "fill"]
 
 
 class TestingArithmetic(MethodSpec):
@@ -40,6 +40,9 @@ class TestingArithmetic(MethodSpec):
         "print": "manybody.testing.methods:print_and_fail",
         "crash": "manybody.testing.methods:crash",
         "describe": "manybody.testing.methods:describe",
+        "fork": "manybody.testing.methods:fork_and_iterate",
+        "hold": "manybody.testing.methods:hold_interpreter",
+        "fill": "manybody.testing.methods:fill",
     }
 
     name: Literal["testing-arithmetic"] = "testing-arithmetic"
@@ -121,3 +124,23 @@ def describe(task: Task, inputs: Mapping[str, Output], context: Context) -> Outp
     """Where the task runs: host, process, and what it was lent."""
     where = {"host": platform.node(), "pid": os.getpid(), "threads": context.threads, "device": context.device}
     return Output(document=where | {"omp": os.environ.get("OMP_NUM_THREADS", "")})
+
+
+def fork_and_iterate(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
+    """Start a process that ends by itself never, tell its number as progress, and iterate."""
+    child = os.fork()
+    while child == 0:
+        signal.pause()
+    context.progress(Progress(0.0, simulated=float(child), unit="process"))
+    return iterate(task, inputs, context)
+
+
+def hold_interpreter(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
+    """Compute for ever inside one call that lets no other Python thread run, as a compiled kernel may."""
+    context.progress(Progress(0.0, simulated=float(os.getpid()), unit="process"))
+    return Output(document={"largest": max(iter(int, 1))})  # int() is 0, always
+
+
+def fill(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
+    """A result of `nbytes` bytes from the task's key."""
+    return Output({"bytes": task.key.generator().integers(0, 256, int(task.parameters["nbytes"]), dtype=np.uint8)})
