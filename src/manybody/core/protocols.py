@@ -59,13 +59,14 @@ class Convergence:
 class MethodSpec(NamedSpec, ABC):
     """How a system is advanced or evaluated: parameters, and the chain of tasks that one realisation becomes.
 
-    `stages` maps a stage to ``module:function``, imported only where a task runs. `extent` is the field that a
-    study's `scale` multiplies.
+    `stages` maps a stage to ``module:function``, imported only where a task runs; `gangs` likewise the stages that
+    several processes run together (`GangStage`). `extent` is the field that a study's `scale` multiplies.
     """
 
     version: ClassVar[str]
     systems: ClassVar[tuple[str, ...]]
     stages: ClassVar[Mapping[str, str]]
+    gangs: ClassVar[Mapping[str, str]] = {}
     extent: ClassVar[str]
     convergence: ClassVar[Convergence | None] = None
 
@@ -80,6 +81,10 @@ class MethodSpec(NamedSpec, ABC):
     @abstractmethod
     def twin(self, realisation: Realisation, factor: float) -> Task:
         """A short run of `convergence.stage` from the end of a realisation, its `parameter` multiplied by `factor`."""
+
+    def suits(self, system: SystemSpec) -> None:
+        """Refuse (`core.spec.refuse`) a system whose parameters this method cannot run with its own; all suit by default."""
+        return None
 
     def extended(self, scale: float) -> MethodSpec:
         """The same method with its extent multiplied by `scale`."""
@@ -103,6 +108,23 @@ class Stage(Protocol):
 
     def __call__(self, task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
         """The output of `task`, from its inputs by name."""
+
+
+class Ring(Protocol):
+    """What links the members of a gang: each has a neighbour to the west and one to the east, in a ring."""
+
+    rank: int
+    size: int
+
+    def exchange(self, to_west: np.ndarray, to_east: np.ndarray, from_west: np.ndarray, from_east: np.ndarray) -> None:
+        """Send to both neighbours and fill what they send here; contiguous arrays, equal in shape and type in every member."""
+
+
+class GangStage(Protocol):
+    """The function that every member of a gang runs at the same time; a member's output is its part."""
+
+    def __call__(self, task: Task, ring: Ring) -> Output:
+        """The part of member `ring.rank`."""
 
 
 # --- engines ---------------------------------------------------------------------------------------------------
@@ -148,6 +170,16 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class ClosedForm:
+    """What a measure gives exactly at a point, in the unit of the measure, and how close a sound run comes to it."""
+
+    value: float
+    tolerance: float
+    tolerance_from: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class Estimate:
     """A measured value with its standard error, both scalars or [bins].
 
@@ -174,6 +206,10 @@ class MeasureSpec(NamedSpec, ABC):
     @abstractmethod
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """The samples of one realisation."""
+
+    def exact(self, point: Point) -> ClosedForm | None:
+        """What theory says that this measure gives at a point, where it is known and free of chance; None by default."""
+        return None
 
 
 class Evidence(Protocol):

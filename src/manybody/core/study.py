@@ -85,7 +85,8 @@ class Study(Spec):
             runs = f"It runs {', '.join(self.method.systems)}."
             refuse("method", f"a method that runs {self.system.name}", f"`{self.method.name}`", runs)
         for index in range(len(self.sweep)):
-            self.point(index)  # raises where a value is impossible there
+            point = self.point(index)  # raises where a value is impossible there
+            point.method.suits(point.system)
         return self
 
     @property

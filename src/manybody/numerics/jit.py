@@ -32,6 +32,15 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     return cast("Callable[P, R]", compile_(function))
 
 
+def exact_kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """As `kernel`, with every operation rounded as it is written: no reordered sums, no fused multiply-adds.
+
+    So the bits of a result do not depend on how a loop is vectorised, nor on where an element lies in its array.
+    """
+    compile_ = numba.njit(cache=True, fastmath=False, error_model="numpy", nogil=True)
+    return cast("Callable[P, R]", compile_(function))
+
+
 def parallel_kernel(function: Callable[P, R]) -> Callable[P, R]:
     """As `kernel`, with `numba.prange` loops spread over threads."""
     compile_ = numba.njit(cache=True, fastmath=FASTMATH, error_model="numpy", nogil=True, parallel=True)
