@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from manybody import __version__
 from manybody.cli import checks, doctor, new, run, show, systems
 from manybody.cli.complaints import complain
 from manybody.core.errors import ManybodyError
@@ -16,7 +17,6 @@ INTERRUPTED = 130  # 128 + SIGINT, the shell's custom
 
 app = typer.Typer(
     name="manybody",
-    help="Many machines, one physics: a question goes in, a certified answer comes out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # an unexpected exception is a bug, shown as Python shows it
@@ -32,6 +32,21 @@ for name, verb in (
     ("checks", checks.checks),
 ):
     app.command(name)(verb)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"manybody {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Many machines, one physics: a question goes in, a certified answer comes out."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -18,4 +18,4 @@ def complain(error: ManybodyError) -> None:
         typer.echo(f"  got       {problem.came}", err=True)
         typer.echo(f"  remedy    {problem.remedy}", err=True)
     number = len(error.problems)
-    typer.echo(f"{number} problem{'s' if number != 1 else ''}; nothing has run.", err=True)
+    typer.echo(f"{number} problem{'s' if number != 1 else ''}; nothing has been done.", err=True)

@@ -190,9 +190,13 @@ def _ledger(home: Path) -> Diagnosis:
             said = str(connection.exec_driver_sql("PRAGMA quick_check").scalar())
             counts = f"{len(ledger.studies())} studies, {len(ledger.runs())} runs"
     except StoreError as error:
-        return Diagnosis("ledger", "missing", str(error), f"Move {home / 'ledger.sqlite'} away; finished results stay.")
+        return Diagnosis(
+            "ledger", "missing", str(error), f"Move {home / 'ledger.sqlite'} away and run again; its tasks will be computed anew."
+        )
     if said != "ok":
-        return Diagnosis("ledger", "missing", said, f"Move {home / 'ledger.sqlite'} away; finished results stay.")
+        return Diagnosis(
+            "ledger", "missing", said, f"Move {home / 'ledger.sqlite'} away and run again; its tasks will be computed anew."
+        )
     return Diagnosis("ledger", "good", counts)
 
 

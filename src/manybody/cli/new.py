@@ -12,7 +12,7 @@ from manybody.core.errors import InputError, Problem
 
 def new(
     system: Annotated[str, typer.Argument(help="A system; see `manybody systems`.", show_default=False)],
-    file: Annotated[Path | None, typer.Argument(help="Where to write [default: SYSTEM.yaml].", show_default=False)] = None,
+    file: Annotated[Path | None, typer.Argument(help="Where to write (default: SYSTEM.yaml).", show_default=False)] = None,
 ) -> None:
     """Write a commented study file for a system: every field with its default, unit and bounds. It runs as it is."""
     from manybody.study.dump import new_study

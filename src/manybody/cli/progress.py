@@ -44,7 +44,7 @@ class Board:
         else:
             _, _, last = self.running.pop(event.attempt, (task, "", None))
             if event.kind == "finished" and last is not None:
-                self.simulated_done += last.simulated
+                self.simulated_done += last.simulated / last.fraction if last.fraction else 0.0  # the last report is not the end
 
     @property
     def simulated(self) -> float:
@@ -99,9 +99,8 @@ class Watching:
         self.board.tally = Tally(total, 0, cached, 0, 0, total - cached)
         self.board.left_s = expected_s
         self.say(f"{study.name}: {study.title}" if study.title else study.name, style="bold")
-        self.say(
-            f"  {_count(len(plan.points), 'point')}, {_count(study.repeats, 'run')} each: {_count(total, 'task')}, {cached} already done"
-        )
+        size = f"{_count(len(plan.points), 'point')}, {_count(study.repeats, 'run')} each"
+        self.say(f"  {size}: {_count(total, 'task')}, {cached} already done")
         where = ", ".join(f"{_count(node.workers, 'worker')} on {node.name}" for node in nodes)
         self.say(f"  {where}; about {duration(expected_s)} expected, at most {duration(study.budget.wall_time_s)}")
 

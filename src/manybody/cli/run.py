@@ -21,7 +21,7 @@ def run(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the verdict only.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for report, certificate and results [default: runs/NAME-DIGEST].")
+        Path | None, typer.Option(help="Folder for report, certificate and results (default: runs/NAME-DIGEST).")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -29,7 +29,7 @@ def run(
             "--set", metavar="PATH=VALUE", help="Change a field of the study, such as system.temperature=0.9; repeatable."
         ),
     ] = None,
-    nodes: Annotated[int | None, typer.Option(min=1, help="How many workers to use [default: all cores].")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="How many workers to use (default: one a core).")] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Compute everything again, or only what is not finished.")
     ] = False,

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -92,11 +93,12 @@ def _task(console: Console, document: dict[str, Any]) -> None:
 def _certificate(console: Console, document: dict[str, Any]) -> None:
     _facts(console, document, ("study", "digest", "verdict", "path"))
     console.print()
-    table = _table("check", "verdict", "value", "tolerance", "claim", "where the tolerance comes from")
     for finding in document["checks"]:
-        value, tolerance = (f"{finding[key]:.3g}" if finding[key] is not None else "" for key in ("value", "tolerance"))
-        table.add_row(finding["name"], _state(finding["verdict"]), value, tolerance, finding["claim"], finding["tolerance_from"])
-    console.print(table)
+        value, tolerance = (f"{finding[key]:.3g}" if finding[key] is not None else "unknown" for key in ("value", "tolerance"))
+        console.print(_state(finding["verdict"]) + Text(f"  {finding['name']}: {value}, tolerance {tolerance}"), soft_wrap=True)
+        for line in (finding["claim"], f"tolerance: {finding['tolerance_from']}", finding["source"]):
+            if line:
+                console.print(Padding(Text(line, style="dim"), (0, 0, 0, 4)))
     if document["missing"]:
         console.print(f"Not checked: {', '.join(document['missing'])}.")
 
