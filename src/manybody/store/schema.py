@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0001"  # the newest migration; older files are brought up to it, newer ones refused
+HEAD = "0002"  # the newest migration; older files are brought up to it, newer ones refused
 
 metadata = MetaData(
     naming_convention={
@@ -123,3 +123,62 @@ results = Table(
 )
 _COUNTS = text("withdrawn IS NULL")
 Index("one_current_result", results.c.task, unique=True, sqlite_where=_COUNTS, postgresql_where=_COUNTS)
+
+# --- the federation: who has joined, who may join, and the queue from which nodes pull ------------------------------
+
+members = Table(
+    "members",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),  # node, client
+    Column("fingerprint", String(64), nullable=False, unique=True),  # SHA-256 of the certificate
+    Column("certificate", Text, nullable=False),  # PEM; signatures of results are verified with it for ever
+    Column("joined", Double, nullable=False),
+    Column("seen", Double),
+    Column("report", Text, nullable=False, server_default=""),  # JSON: what a node has and can do, as it measured
+    Column("revoked", Double),
+    Column("reason", Text, nullable=False, server_default=""),
+    sqlite_autoincrement=True,
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("secret", String(64), nullable=False),  # SHA-256 of the secret, which is shown once and kept nowhere
+    Column("role", String(16), nullable=False),
+    Column("created", Double, nullable=False),
+    Column("expires", Double, nullable=False),
+    Column("used", Double),
+)
+
+queue = Table(
+    "queue",
+    metadata,
+    Column("attempt", String(64), primary_key=True),  # the fencing token
+    Column("task", String(64), nullable=False, index=True),
+    Column("method", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("inputs", Text, nullable=False),
+    Column("avoid", Text, nullable=False),
+    Column("owner", Text, nullable=False),  # the process that asked
+    Column("state", String(16), nullable=False),  # waiting, leased, finished, failed, lost, cancelled, follows
+    Column("source", String(64)),  # of one that follows: the attempt whose end is its own
+    Column("submitted", Double, nullable=False),
+    Column("deadline_s", Double, nullable=False),
+    Column("member", ForeignKey("members.id"), index=True),
+    Column("leased", Double),
+    Column("expires", Double),
+    Column("ended", Double),
+    Column("worker", Text, nullable=False, server_default=""),
+    Column("progress", Text, nullable=False, server_default=""),
+    Column("result", String(64), nullable=False, server_default=""),
+    Column("nbytes", BigInteger, nullable=False, server_default="0"),
+    Column("seconds", Double, nullable=False, server_default="0"),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("signature", Text, nullable=False, server_default=""),  # of the node, over what `protocol.claim` says
+    Column("protocol", Integer, nullable=False, server_default="0"),
+)
+Index("ix_queue_state_submitted", queue.c.state, queue.c.submitted)
