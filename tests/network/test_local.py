@@ -142,3 +142,12 @@ def test_a_cancelled_task_stops_computing(backend: Embedded) -> None:
     backend.cancel("a")
     assert not worker.is_running()
     assert list(backend.events()) == []
+
+
+def test_files_where_the_user_is_are_not_taken_for_modules(
+    backend: Embedded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(tmp_path)
+    backend.submit("a", task("add", terms=[1.0]), {})
+    assert first(backend, "finished").attempt == "a"

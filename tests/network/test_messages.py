@@ -25,6 +25,7 @@ def test_an_order_arrives_as_it_was_given() -> None:
     [
         Ready(),
         Progressed(attempt="a", progress=Progress(0.5, 12.0, "tau", 1e-7, 1e-4)),
+        Progressed(attempt="a", progress=Progress(0.5, conserved=float("inf"))),
         Finished(attempt="a", result="ab" * 32, nbytes=10, seconds=0.25),
         Failed(attempt="a", reason="line one\nline two", seconds=0.25),
     ],

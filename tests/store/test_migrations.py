@@ -79,3 +79,9 @@ def test_a_file_that_is_no_ledger_says_so(tmp_path: Path, content: bytes | None,
     with pytest.raises(StoreError, match=words) as caught:
         Ledger(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="MANYBODY_HOME"):
+        Ledger(tmp_path / "file" / "ledger.sqlite")

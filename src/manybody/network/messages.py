@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from manybody.core.errors import ManybodyError
 from manybody.core.spec import Frozen
@@ -31,7 +31,9 @@ class Ready(Frozen):
 
 
 class Progressed(Frozen):
-    """From a worker: how far it is."""
+    """From a worker: how far it is. A diverging task may well report NaN or infinity, and that is to be seen."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants", allow_inf_nan=True)
 
     kind: Literal["progress"] = "progress"
     attempt: str

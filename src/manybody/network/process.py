@@ -47,6 +47,7 @@ class Worker:
         """Start a process; it says `Ready` when it can take orders.
 
         Thread limits are set before Python starts, because numeric libraries read them once, when they are imported.
+        The folder that the user is in stays off its path (-P): a file called numpy.py there is none of its business.
         It leads a process group of its own: the terminal's interrupt does not reach it, and its children end with it.
         """
         ours, theirs = socket.socketpair()
@@ -54,7 +55,7 @@ class Worker:
         fcntl.fcntl(log, fcntl.F_SETFL, fcntl.fcntl(log, fcntl.F_GETFL) | os.O_APPEND)
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-m", "manybody.network.worker", "--socket", str(theirs.fileno()),
+                [sys.executable, "-P", "-m", "manybody.network.worker", "--socket", str(theirs.fileno()),
                  "--objects", str(objects), "--threads", str(threads)],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=[theirs.fileno()], process_group=0,
                 env=os.environ | dict.fromkeys(THREAD_LIMITS, str(threads)),

@@ -48,7 +48,13 @@ class Lent:
         now = time.monotonic()
         if now - self._reported >= PROGRESS_INTERVAL_S:
             self._reported = now
-            self._channel.sendall(write(Progressed(attempt=self._attempt, progress=progress)))
+            self._channel.sendall(write(Progressed(attempt=self._attempt, progress=plain(progress))))
+
+
+def plain(progress: Progress) -> Progress:
+    """The same progress in Python's own numbers: stages hand over what numpy gives them."""
+    conserved, tolerance = (None if value is None else float(value) for value in (progress.conserved, progress.tolerance))
+    return Progress(float(progress.fraction), float(progress.simulated), progress.unit, conserved, tolerance)
 
 
 def compute(task: Task, inputs: dict[str, Output], context: Lent) -> Output:
@@ -77,12 +83,13 @@ def serve(order: Run, channel: socket.socket, objects: ObjectStore, threads: int
         stored = objects.put(output)
     except ManybodyError as error:
         reason = str(error)
-    except Exception as error:  # noqa: BLE001 - the one boundary to foreign code: a task may fail in any way, its worker goes on
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the boundary to foreign code: however a task fails, its worker goes on
         lines = traceback.format_exc().splitlines()[-TRACEBACK_LINES:]
         reason = "\n".join([f"{order.task.label}: {type(error).__name__}: {error}", *lines])
     else:
         seconds = time.perf_counter() - start
         return Finished(attempt=order.attempt, result=stored.digest, nbytes=stored.nbytes, seconds=seconds)
+    reason = reason.encode(errors="replace").decode()  # a file's name in a message may be no valid text
     return Failed(attempt=order.attempt, reason=reason, seconds=time.perf_counter() - start)
 
 

@@ -26,9 +26,7 @@ class Database:
     def __init__(self, where: str | Path) -> None:
         url = make_url(where) if isinstance(where, str) and "://" in where else None
         if url is None:
-            path = Path(where).absolute()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            url = make_url("sqlite://").set(database=str(path))
+            url = make_url("sqlite://").set(database=str(_in_folder(Path(where).absolute())))
         self.name = url.render_as_string(hide_password=True)
         self.engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S} if url.get_backend_name() == "sqlite" else {})
         if self.engine.dialect.name == "sqlite":
@@ -76,6 +74,16 @@ class Database:
             yield
         except DBAPIError as error:
             raise StoreError(f"The ledger {self.name}: {error.orig}. {_remedy(str(error.orig))}") from error
+
+
+def _in_folder(path: Path) -> Path:
+    """`path`, its folder made."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        remedy = "Set MANYBODY_HOME to a folder that may be written."
+        raise StoreError(f"The ledger {path}: its folder cannot be made: {error}. {remedy}") from error
+    return path
 
 
 def _remedy(message: str) -> str:

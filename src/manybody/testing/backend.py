@@ -166,6 +166,27 @@ class BackendContract:
             assert words in event.reason
         assert bench.output(bench.run(task("divide", divisor=2))).document["quotient"] == 0.5
 
+    @pytest.mark.parametrize(
+        ("how", "words"),
+        [
+            ("exit", "SystemExit: 3"),
+            ("garble", "OSError: cannot read ?.xyz"),
+            ("not a number", "document.energy: expected a finite number"),
+            ("objects", "array `x`: expected a dtype"),
+            ("text", "expected an Output; the stage gave str"),
+        ],
+    )
+    def test_whatever_a_stage_does_only_its_task_fails(self, bench: Bench, how: str, words: str) -> None:
+        """Leaving the interpreter, messages that are no text, outputs that are none: failed, with the reason."""
+        event = bench.run(task("misbehave", how=how))
+        assert event.kind == "failed"
+        assert words in event.reason
+        assert bench.run(task("add", terms=[1.0])).kind == "finished"
+        [progress] = [told.progress for told in bench.told[event.attempt] if told.progress]
+        assert progress.fraction == 0.5
+        assert str(progress.conserved) == "nan"
+        assert progress.tolerance == float("inf")
+
     def test_what_a_failing_task_has_printed_is_shown_and_nothing_older(self, bench: Bench) -> None:
         """The output of a failing task is part of the reason, that of its predecessors is not."""
         assert "the first text" in bench.run(task("print", text="the first text")).reason

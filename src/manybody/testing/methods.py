@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from manybody.core.protocols import Conserved, Context, MethodSpec, SystemSpec
 from manybody.core.study import Realisation
 from manybody.core.task import Output, Progress, Task
 
-Stage = Literal["add", "iterate", "refuse", "divide", "print", "crash", "describe", "fork", "hold", "fill"]
+Stage = Literal["add", "iterate", "refuse", "divide", "print", "crash", "describe", "fork", "hold", "fill", "misbehave"]
 
 
 class TestingArithmetic(MethodSpec):
@@ -43,6 +43,7 @@ class TestingArithmetic(MethodSpec):
         "fork": "manybody.testing.methods:fork_and_iterate",
         "hold": "manybody.testing.methods:hold_interpreter",
         "fill": "manybody.testing.methods:fill",
+        "misbehave": "manybody.testing.methods:misbehave",
     }
 
     name: Literal["testing-arithmetic"] = "testing-arithmetic"
@@ -144,3 +145,19 @@ def hold_interpreter(task: Task, inputs: Mapping[str, Output], context: Context)
 def fill(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     """A result of `nbytes` bytes from the task's key."""
     return Output({"bytes": task.key.generator().integers(0, 256, int(task.parameters["nbytes"]), dtype=np.uint8)})
+
+
+def misbehave(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
+    """Do what no stage should, as `how` says."""
+    context.progress(Progress(cast("float", np.float32(0.5)), conserved=float("nan"), tolerance=float("inf")))
+    match task.parameters["how"]:
+        case "exit":
+            sys.exit(3)
+        case "garble":
+            raise OSError("cannot read \udcff.xyz")  # as Python writes a file's name that is no valid text
+        case "not a number":
+            return Output(document={"energy": float("nan")})
+        case "objects":
+            return Output({"x": np.array([None])})
+        case _:
+            return cast("Output", task.parameters["how"])  # which is text

@@ -1,0 +1,313 @@
+"""The queue of the federation: attempts wait in the ledger until a node leases them, and end there.
+
+One row an attempt. Whatever happens to it is one conditional update, so that of two that try one succeeds: only the
+member that holds the lease may end it, and only once. Every function works inside a transaction of the caller's.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from sqlalchemy import Connection, RowMapping, and_, case, func, or_, select, tuple_, update
+
+from manybody.core.digest import canonical_json
+from manybody.core.task import Task
+from manybody.store.database import Database
+from manybody.store.liveness import Owner
+from manybody.store.schema import attempts as claims
+from manybody.store.schema import members, queue
+
+State = Literal["waiting", "leased", "finished", "failed", "lost", "cancelled", "follows"]
+_PAGE = 64  # rows looked at a time for one that a node may run
+
+
+@dataclass(frozen=True)
+class Queued:
+    """An attempt that a node is to run. `deadline_s` counts from the lease."""
+
+    attempt: str
+    task: Task
+    inputs: Mapping[str, str]
+    avoid: frozenset[str]
+    deadline_s: float
+
+    @classmethod
+    def read(cls, row: RowMapping) -> Queued:
+        """From a row of the queue."""
+        avoid = frozenset(json.loads(row["avoid"]))
+        return cls(row["attempt"], Task.model_validate_json(row["document"]), json.loads(row["inputs"]), avoid, row["deadline_s"])
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where an attempt stands, as whoever asked for it sees it."""
+
+    attempt: str
+    task: str
+    state: State
+    worker: str
+    progress: str
+    result: str
+    nbytes: int
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a node says that an attempt ended; `signature` is by its key, over what the protocol's claim says."""
+
+    attempt: str
+    state: Literal["finished", "failed", "lost"]
+    worker: str
+    seconds: float
+    result: str = ""
+    nbytes: int = 0
+    reason: str = ""
+    signature: str = ""
+    protocol: int = 0
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Who says to have computed a result, and the signature that shows it."""
+
+    attempt: str
+    task: str
+    result: str
+    node: str
+    certificate: str
+    signature: str
+    protocol: int
+
+
+def submit(connection: Connection, wanted: Queued, refused: str = "") -> None:
+    """Queue an attempt; one that is `refused`, with the reason, is failed from the start.
+
+    Where an attempt at the same task has finished, or is running, for a process that is gone, and nobody has recorded
+    its result, the new one follows it: work is not done twice because its reader was killed.
+    """
+    source = None if refused else _orphan(connection, wanted)
+    now = time.time()
+    row = {
+        "attempt": wanted.attempt,
+        "task": wanted.task.digest,
+        "method": wanted.task.method,
+        "version": wanted.task.version,
+        "document": canonical_json(wanted.task.model_dump(mode="json")),
+        "inputs": canonical_json(dict(wanted.inputs)),
+        "avoid": canonical_json(sorted(wanted.avoid)),
+        "owner": Owner.this().label,
+        "state": "failed" if refused else "follows" if source else "waiting",
+        "source": source,
+        "reason": refused,
+        "submitted": now,
+        "ended": now if refused else None,
+        "deadline_s": wanted.deadline_s,
+    }
+    connection.execute(queue.insert().values(row))
+
+
+def _orphan(connection: Connection, wanted: Queued) -> str | None:
+    """An attempt at the same, finished or running, whose result has not been recorded and whose reader is gone."""
+    recorded = select(claims.c.id).where((claims.c.id == queue.c.attempt) & (claims.c.state == "finished"))
+    followed = queue.alias("followed")
+    query = select(queue.c.attempt, queue.c.owner, queue.c.worker).where(
+        (queue.c.task == wanted.task.digest)
+        & (queue.c.inputs == canonical_json(dict(wanted.inputs)))
+        & queue.c.state.in_(("finished", "leased"))
+        & ~recorded.exists()
+        & ~select(followed.c.attempt).join(claims, claims.c.id == followed.c.attempt)
+        .where((followed.c.source == queue.c.attempt) & (claims.c.state == "finished")).exists()
+    )  # fmt: skip
+    for attempt, label, worker in connection.execute(query.order_by(queue.c.submitted)):
+        owner = Owner.parse(label)
+        if owner is not None and owner.is_gone() and worker not in wanted.avoid:
+            return str(attempt)
+    return None
+
+
+def standings(connection: Connection, asked: Iterable[str]) -> list[Standing]:
+    """Where attempts stand; one that follows another stands where that one does."""
+    source = queue.alias("source")
+    follows = queue.c.state == "follows"
+    columns = [
+        case((follows, source.c[name]), else_=queue.c[name]).label(name)
+        for name in ("state", "worker", "progress", "result", "nbytes", "seconds", "reason")
+    ]
+    query = select(queue.c.attempt, queue.c.task, *columns).outerjoin(source, source.c.attempt == queue.c.source)
+    rows = connection.execute(query.where(queue.c.attempt.in_(list(asked)))).mappings()
+    return [Standing(**row) for row in rows]
+
+
+def cancel(connection: Connection, attempt: str, reason: str = "cancelled by its run") -> None:
+    """End an attempt that has not ended, and the one that it follows."""
+    source = select(queue.c.source).where((queue.c.attempt == attempt) & (queue.c.state == "follows")).scalar_subquery()
+    either = (queue.c.attempt == attempt) | (queue.c.attempt == source)
+    ended = {"state": "cancelled", "ended": time.time(), "reason": reason}
+    connection.execute(update(queue).where(either & queue.c.state.in_(("waiting", "leased"))).values(ended))
+    connection.execute(update(queue).where((queue.c.attempt == attempt) & (queue.c.state == "follows")).values(ended))
+
+
+def is_anything_waiting(connection: Connection) -> bool:
+    """Whether some attempt waits for a node."""
+    return connection.execute(select(queue.c.attempt).where(queue.c.state == "waiting").limit(1)).first() is not None
+
+
+def lease(
+    connection: Connection, member: int, name: str, methods: Sequence[tuple[str, str]], free: int, lease_s: float, alive_s: float
+) -> list[Queued]:
+    """Give up to `free` waiting attempts to a member that has `methods` (name, version), oldest first.
+
+    A node whose worker is to be avoided gets the attempt only if no other live one (heard within `alive_s`) may run it.
+    """
+    now = time.time()
+    others = select(members.c.name).where(
+        members.c.revoked.is_(None) & (members.c.role == "node") & (members.c.seen > now - alive_s) & (members.c.id != member)
+    )
+    rivals: set[str] | None = None
+    taken: list[Queued] = []
+    page = 0
+    fits = (queue.c.state == "waiting") & tuple_(queue.c.method, queue.c.version).in_(list(methods))
+    query = select(queue).where(fits).order_by(queue.c.submitted, queue.c.attempt).with_for_update(skip_locked=True)
+    while len(taken) < free:
+        rows = connection.execute(query.limit(_PAGE).offset(page * _PAGE)).mappings().all()
+        for row in rows:
+            found = Queued.read(row)
+            shunned = {worker.partition("/")[0] for worker in found.avoid}
+            if name in shunned:
+                rivals = set(connection.execute(others).scalars()) if rivals is None else rivals
+                if rivals - shunned:
+                    continue
+            taken.append(found)
+            if len(taken) == free:
+                break
+        if len(rows) < _PAGE:
+            break
+        page += 1
+    if taken:
+        leased = {"state": "leased", "member": member, "leased": now, "expires": now + lease_s}
+        chosen = [found.attempt for found in taken]
+        connection.execute(update(queue).where(queue.c.attempt.in_(chosen)).values(leased))
+    return taken
+
+
+def prolong(connection: Connection, member: int, told: Mapping[str, tuple[str, str]], lease_s: float) -> set[str]:
+    """Prolong a member's leases, noting worker and progress of each; returns those that it still holds.
+
+    A lease is prolonged up to its deadline and no further.
+    """
+    now = time.time()
+    held: set[str] = set()
+    for attempt, (worker, progress) in told.items():
+        mine = (queue.c.attempt == attempt) & (queue.c.member == member) & (queue.c.state == "leased")
+        deadline = queue.c.leased + queue.c.deadline_s
+        latest = case((deadline < now + lease_s, deadline), else_=now + lease_s)
+        changes: dict[str, Any] = {"expires": latest}
+        if worker:
+            changes |= {"worker": worker, "progress": progress}
+        if connection.execute(update(queue).where(mine & (deadline > now)).values(changes)).rowcount:
+            held.add(attempt)
+    return held
+
+
+def holds(connection: Connection, member: int, attempt: str) -> Queued | None:
+    """The attempt, if this member holds its lease."""
+    mine = (queue.c.attempt == attempt) & (queue.c.member == member) & (queue.c.state == "leased")
+    row = connection.execute(select(queue).where(mine)).mappings().one_or_none()
+    return Queued.read(row) if row is not None else None
+
+
+def end(connection: Connection, member: int, how: Ended) -> bool:
+    """End an attempt whose lease the member holds. False where it does not: too late, a replay, or never its own."""
+    now = time.time()
+    mine = (queue.c.attempt == how.attempt) & (queue.c.member == member) & (queue.c.state == "leased")
+    changes = {name: getattr(how, name) for name in Ended.__dataclass_fields__ if name != "attempt"} | {"ended": now}
+    return connection.execute(update(queue).where(mine).values(changes)).rowcount == 1
+
+
+def expire(connection: Connection, now: float) -> int:
+    """Take back the leases that have run out; returns how many."""
+    gone = (queue.c.state == "leased") & (queue.c.expires < now)
+    node = select(members.c.name).where(members.c.id == queue.c.member).scalar_subquery()
+    over = now >= queue.c.leased + queue.c.deadline_s
+    reason = "node " + node + case((over, " passed the deadline of the attempt"), else_=" has not been heard for its lease")
+    worker = case((queue.c.worker == "", node), else_=queue.c.worker)
+    ended = {"state": "lost", "ended": now, "reason": reason, "worker": worker}
+    return connection.execute(update(queue).where(gone).values(ended)).rowcount
+
+
+def grant_grace(connection: Connection, until: float) -> None:
+    """Let no lease run out before `until`: nodes could not be heard while the gateway was down, or its clock jumped."""
+    short = (queue.c.state == "leased") & (queue.c.expires < until)
+    deadline = queue.c.leased + queue.c.deadline_s
+    latest = case((deadline < until, deadline), else_=until)
+    connection.execute(update(queue).where(short).values(expires=latest))
+
+
+def drop_orphans(connection: Connection) -> int:
+    """Cancel what nobody waits for any more: its reader is gone, or the ledger has given the task to another attempt.
+
+    What a node is already computing goes on: whoever asks for it next takes it over.
+    """
+    labels = connection.execute(select(queue.c.owner).where(queue.c.state == "waiting").distinct()).scalars()
+    gone = [label for label in labels if (owner := Owner.parse(label)) is not None and owner.is_gone()]
+    overtaken = select(claims.c.id).where((claims.c.id == queue.c.attempt) & (claims.c.state != "running")).exists()
+    stale = or_(and_(queue.c.state == "waiting", queue.c.owner.in_(gone)), and_(queue.c.state == "waiting", overtaken))
+    ended = {"state": "cancelled", "ended": time.time(), "reason": "nobody waits for it any more"}
+    return connection.execute(update(queue).where(stale).values(ended)).rowcount
+
+
+def proofs(connection: Connection, task_digest: str) -> list[Proof]:
+    """Every signed result of a task, with what verifies it."""
+    query = (
+        select(
+            queue.c.attempt, queue.c.task, queue.c.result, members.c.name.label("node"),
+            members.c.certificate, queue.c.signature, queue.c.protocol,
+        )
+        .join(members, members.c.id == queue.c.member)
+        .where((queue.c.task == task_digest) & (queue.c.state == "finished"))
+        .order_by(queue.c.ended)
+    )  # fmt: skip
+    return [Proof(**row) for row in connection.execute(query).mappings()]
+
+
+def count(connection: Connection) -> dict[str, int]:
+    """How many attempts there are in each state."""
+    query = select(queue.c.state, func.count()).group_by(queue.c.state)
+    return {state: number for state, number in connection.execute(query)}
+
+
+class Changes:
+    """Tells cheaply whether anybody has written to the ledger since it was last asked.
+
+    On SQLite by ``PRAGMA data_version``, a few microseconds; other databases are taken to have changed each time.
+    """
+
+    def __init__(self, database: Database) -> None:
+        file = database.engine.url.database if database.engine.dialect.name == "sqlite" else None
+        self._connection = sqlite3.connect(str(file), check_same_thread=False, isolation_level=None) if file else None
+        self._version: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def seen(self) -> bool:
+        """Whether something may have changed; true when first asked."""
+        if self._connection is None:
+            return True
+        before, self._version = self._version, self._connection.execute("PRAGMA data_version").fetchone()[0]
+        return before != self._version
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
