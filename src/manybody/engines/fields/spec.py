@@ -1,0 +1,320 @@
+"""Advection and diffusion of a field, and finite volumes in slabs: typed, torch-free."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
+from manybody.core.spec import Spec, refuse
+from manybody.core.study import Realisation
+from manybody.core.task import Task
+from manybody.engines.fields.known_answers import exact_averages, stability_limit
+from manybody.numerics.rounds import Costs, Prediction, SplitProblem, choose, predict
+
+STEP_HALO = 8  # rows that one time step looks aside: 4 stages of 2 (`numerics.stencils.HALO`, which loads a compiler)
+ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24}  # largest relative error of one rounded operation
+CELL_BYTES = {"float64": 8, "float32": 4}
+
+Precision = Literal["float64", "float32"]
+
+
+class Wave(Spec):
+    """amplitude cos(2 pi (cycles_x x + cycles_y y) + phase)."""
+
+    cycles_x: int = Field(ge=-64, le=64, description="periods along x")
+    cycles_y: int = Field(ge=-64, le=64, description="periods along y")
+    amplitude: float = Field(1.0, description="height")
+    phase: float = Field(0.0, description="phase, radians")
+
+
+class Gaussian(Spec):
+    """amplitude exp(-r^2 / (2 width^2)) about (x, y), with its periodic images."""
+
+    x: float = Field(0.5, ge=0, lt=1, description="centre along x")
+    y: float = Field(0.5, ge=0, lt=1, description="centre along y")
+    width: float = Field(0.1, ge=0.01, le=0.5, description="standard deviation")
+    amplitude: float = Field(1.0, description="height")
+
+
+class AdvectedField(SystemSpec):
+    """A concentration on the periodic unit square that a constant velocity carries and diffusion spreads.
+
+    It starts as a sum of waves and Gaussians, so that the exact solution is known at all times. Lengths are in edges of
+    the square.
+    """
+
+    summary: ClassVar[str] = "a concentration that is carried and spread, on a periodic square; exact solution known"
+    symmetries: ClassVar[tuple[str, ...]] = ("translation by whole cells",)
+    conserved: ClassVar[tuple[str, ...]] = ("mean",)
+
+    name: Literal["advected-field"] = "advected-field"
+    velocity_x: float = Field(1.0, description="velocity along x, edges a unit of time")
+    velocity_y: float = Field(0.0, description="velocity along y, edges a unit of time")
+    diffusivity: float = Field(0.0, ge=0, description="diffusivity, squared edges a unit of time")
+    background: float = Field(0.0, description="added everywhere")
+    waves: tuple[Wave, ...] = Field((), description="waves that the field starts as")
+    gaussians: tuple[Gaussian, ...] = Field((), description="Gaussians that the field starts as")
+
+    @model_validator(mode="after")
+    def _something_happens(self) -> AdvectedField:
+        if not self.waves and not self.gaussians:
+            refuse("waves", "at least one wave or Gaussian", "none", "Add for example `waves: [{cycles_x: 1, cycles_y: 0}]`.")
+        if self.velocity_x == self.velocity_y == self.diffusivity == 0:
+            refuse("velocity_x", "a velocity or a diffusivity", "neither", "Give one of them: the field does not change.")
+        return self
+
+
+class Grid(Spec):
+    """A grid [rows, columns] of the square, x from row to row, and the time step and precision on it."""
+
+    rows: int
+    columns: int
+    time_step: float
+    precision: Precision
+
+
+class Part(Grid):
+    """Rows first to last (exclusive) of a grid; `edge` rows at either end are handed to the neighbours."""
+
+    first: int
+    last: int
+    edge: int
+
+
+class Round(Part):
+    """`steps` time steps of a part, from step number `begin` on."""
+
+    begin: int
+    steps: int
+
+
+class Moment(Grid):
+    """The whole grid after `step` time steps."""
+
+    step: int
+
+
+class FiniteVolume(MethodSpec):
+    """Finite volumes of fourth order in space and time, in slabs that advance by rounds.
+
+    Task (part, round) takes the slabs of its neighbours after the round before and advances `steps_per_round` steps.
+    At every sample the slabs are gathered; what is gathered does not depend on how the grid was split, in one bit.
+    """
+
+    summary: ClassVar[str] = "finite volumes of order 4 in space and time, explicit, split into slabs that advance by rounds"
+    version: ClassVar[str] = "1"
+    systems: ClassVar[tuple[str, ...]] = ("advected-field",)
+    stages: ClassVar[Mapping[str, str]] = {
+        "start": "manybody.engines.fields.stages:start",
+        "advance": "manybody.engines.fields.stages:advance",
+        "gather": "manybody.engines.fields.stages:gather",
+        "converge": "manybody.engines.fields.stages:converge",
+    }
+    gangs: ClassVar[Mapping[str, str]] = {"together": "manybody.engines.fields.stages:together"}
+    extent: ClassVar[str] = "duration"
+    convergence: ClassVar[Convergence | None] = Convergence(
+        stage="converge",
+        parameter="spacing",
+        quantity="field_error",
+        order=4,
+        claim="the deviation from the exact solution falls with the fourth power of spacing and time step together",
+    )
+
+    name: Literal["finite-volume"] = "finite-volume"
+    rows: int = Field(128, ge=16, le=65_536, multiple_of=2, description="cells along x, the direction that is split; even")
+    columns: int = Field(128, ge=16, le=1_048_576, multiple_of=2, description="cells along y; even")
+    time_step: float = Field(0.005, gt=0, description="time step; limited by velocity, diffusivity and grid")
+    duration: float = Field(1.0, gt=0, description="simulated time")
+    sample_every: float = Field(0.1, gt=0, description="simulated time between samples of the whole field")
+    parts: int = Field(2, ge=1, le=4096, description="slabs that the grid is split into")
+    steps_per_round: int | Literal["auto"] = Field("auto", description="time steps a task, or `auto`: chosen from `costs`")
+    precision: Precision = Field("float64", description="`float64` or `float32`")
+    costs: Costs = Field(Costs(), description="what `auto` reckons with")
+
+    @model_validator(mode="after")
+    def _splits(self) -> FiniteVolume:
+        ratio = self.sample_every / self.time_step
+        if ratio < 1 - 1e-9 or abs(ratio - round(ratio)) > 1e-6 * ratio:
+            whole = max(1, round(ratio)) * self.time_step
+            refuse(
+                "sample_every",
+                f"a whole multiple of time_step = {self.time_step:g}",
+                f"{self.sample_every:g}",
+                f"Take {whole:g}.",
+            )
+        if self.samples < 2:
+            refuse("duration", f"at least 2 samples, {2 * self.sample_every:g}", f"{self.duration:g}", "Sample more often.")
+        most = self.problem.most_steps(self.parts)
+        if most < 1:
+            remedy = f"Take at most {self.rows // STEP_HALO} parts."
+            refuse(
+                "parts", f"slabs of at least {STEP_HALO} rows, one step's halo", f"{self.rows} rows in {self.parts} parts", remedy
+            )
+        if self.steps_per_round != "auto" and not 1 <= self.steps_per_round <= most:
+            remedy = "Halos come from the direct neighbours, and a round ends at a sample: take fewer parts or steps."
+            refuse("steps_per_round", f"1 to {most} with {self.parts} parts", f"{self.steps_per_round}", remedy)
+        return self
+
+    def suits(self, system: SystemSpec) -> None:
+        """Refuse a time step with which a mode of the system would grow."""
+        assert isinstance(system, AdvectedField)
+        limit = stability_limit(system, self.rows, self.columns)
+        if self.time_step > limit:
+            refuse(
+                "method",
+                f"a time_step of at most {limit:.4g}, the limit of stability on {self.rows} x {self.columns} cells at this "
+                "velocity and diffusivity",
+                f"{self.time_step:g}",
+                "Lower `time_step`, or take fewer cells.",
+            )
+
+    @property
+    def stride(self) -> int:
+        """Time steps between samples."""
+        return round(self.sample_every / self.time_step)
+
+    @property
+    def samples(self) -> int:
+        """Samples after the start."""
+        return math.ceil(self.duration / self.sample_every - 1e-9)
+
+    @property
+    def problem(self) -> SplitProblem:
+        """What has to be advanced from sample to sample, for the cost model."""
+        return SplitProblem(self.rows, self.columns, self.stride, STEP_HALO, CELL_BYTES[self.precision])
+
+    @property
+    def split(self) -> Prediction:
+        """The split, and what it is expected to cost from sample to sample."""
+        if self.steps_per_round != "auto":
+            return predict(self.problem, self.costs, self.parts, self.steps_per_round)
+        chosen = choose(self.problem, self.costs, [self.parts])
+        assert chosen is not None, "the slabs have rows for a halo: checked when made"
+        return chosen
+
+    @property
+    def grid(self) -> Grid:
+        """The grid, time step and precision."""
+        return Grid(rows=self.rows, columns=self.columns, time_step=self.time_step, precision=self.precision)
+
+    def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
+        """The slabs at the start, then round after round; at every sample the slabs are gathered."""
+        assert isinstance(system, AdvectedField)
+        planner = _Planner(self, system, seed, repeat)
+        planner.start()
+        for sample in range(self.samples):
+            for begin in range(0, self.stride, planner.steps_per_round):
+                planner.advance(sample * self.stride + begin, min(planner.steps_per_round, self.stride - begin))
+            planner.gather((sample + 1) * self.stride)
+        return tuple(planner.tasks), (planner.tasks[-1],)
+
+    def conserves(self, system: SystemSpec) -> tuple[Conserved, ...]:
+        """The mean of the field: what leaves a cell enters its neighbour."""
+        assert isinstance(system, AdvectedField)
+        start = exact_averages(system, self.rows, self.columns, 0.0)
+        steps = self.stride * self.samples
+        # A step rounds a cell's value once and the sum of its fluxes three times; at the limit of stability the fluxes
+        # are at most about twice the value.
+        tolerance = 8 * steps * ROUNDING[self.precision] * float(abs(start).max() / start.std())
+        mean = Conserved(
+            series="mean",
+            claim="the mean of the field stays what it was, in standard deviations of the field at the start",
+            tolerance=tolerance,
+            tolerance_from=f"{steps} steps, each rounded by at most 8 times half a unit in the last place, all to one side",
+            drift=False,
+        )
+        return (mean,)
+
+    def twin(self, realisation: Realisation, factor: float) -> Task:
+        """The whole grid in double precision, from the start, with spacing and time step ``2 factor`` times the study's."""
+        system, coarsening = realisation.point.system, 2 * factor
+        assert isinstance(system, AdvectedField)
+        rows, columns = round(self.rows / coarsening), round(self.columns / coarsening)
+        coarse_steps = max(1, self.stride * self.samples // 2)
+        moment = Moment(
+            rows=rows, columns=columns, time_step=self.time_step * coarsening, precision="float64",
+            step=round(2 * coarse_steps / coarsening),
+        )  # fmt: skip
+        cost = rows * columns * moment.step / self.costs.cell_steps_per_s
+        return self._task("converge", system, moment, realisation.tasks[-1].seed, realisation.repeat, cost)
+
+    def together(self, system: AdvectedField, step: int) -> Task:
+        """The task of a gang that advances the field by `step` time steps, one slab a member, halos exchanged every step."""
+        moment = Moment.model_validate(self.grid.document() | {"step": step})
+        return self._task("together", system, moment, 0, 0, self.rows * self.columns * step / self.costs.cell_steps_per_s)
+
+    def _task(
+        self, stage: str, system: AdvectedField, parameters: Spec, seed: int, repeat: int, cost: float,
+        inputs: dict[str, str] | None = None,
+    ) -> Task:  # fmt: skip
+        return Task(
+            method=self.name,
+            stage=stage,
+            version=self.version,
+            system=system.document(),
+            parameters=parameters.document(),
+            inputs=inputs or {},
+            seed=seed,
+            repeat=repeat,
+            cost=cost,
+        )
+
+
+def part_rows(rows: int, parts: int, part: int) -> tuple[int, int]:
+    """First and last (exclusive) row of a part: as equal as whole rows allow."""
+    return rows * part // parts, rows * (part + 1) // parts
+
+
+class _Planner:
+    """Lays out the tasks of one realisation; `slabs` are the latest tasks of all parts."""
+
+    def __init__(self, method: FiniteVolume, system: AdvectedField, seed: int, repeat: int) -> None:
+        self.method, self.system, self.seed, self.repeat = method, system, seed, repeat
+        self.steps_per_round = method.split.steps_per_round
+        self.tasks: list[Task] = []
+        self.slabs: list[Task] = []
+        self.gathered: Task | None = None
+
+    def start(self) -> None:
+        """The slabs at the start, and the first sample."""
+        cost = self.method.costs.latency_s
+        self.slabs = [self._add("start", self._part(part), cost) for part in range(self.method.parts)]
+        self.gather(0)
+
+    def advance(self, begin: int, steps: int) -> None:
+        """A round: every part from its own slab and its neighbours'."""
+        costs, before = self.method.costs, self.slabs
+        slabs = []
+        for index in range(len(before)):
+            part = self._part(index)
+            reach = STEP_HALO * steps
+            cost = costs.latency_s + (part.last - part.first + reach) * part.columns * steps / costs.cell_steps_per_s
+            inputs = {"west": before[index - 1], "own": before[index], "east": before[(index + 1) % len(before)]}
+            this = Round.model_validate(part.document() | {"begin": begin, "steps": steps})
+            slabs.append(self._add("advance", this, cost, inputs))
+        self.slabs = slabs
+
+    def gather(self, step: int) -> None:
+        """A sample: all slabs, and the samples before."""
+        inputs = {f"part {index:04d}": task for index, task in enumerate(self.slabs)}
+        if self.gathered is not None:
+            inputs["before"] = self.gathered
+        moment = Moment.model_validate(self.method.grid.document() | {"step": step})
+        cost = self.method.costs.latency_s + 1e-7 * self.method.rows * self.method.columns
+        self.gathered = self._add("gather", moment, cost, inputs)
+
+    def _part(self, index: int) -> Part:
+        method = self.method
+        first, last = part_rows(method.rows, method.parts, index)
+        edge = STEP_HALO * self.steps_per_round
+        return Part.model_validate(method.grid.document() | {"first": first, "last": last, "edge": edge})
+
+    def _add(self, stage: str, parameters: Spec, cost: float, inputs: Mapping[str, Task] | None = None) -> Task:
+        digests = {name: task.digest for name, task in (inputs or {}).items()}
+        task = self.method._task(stage, self.system, parameters, self.seed, self.repeat, cost, digests)
+        self.tasks.append(task)
+        return task
