@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from manybody.core.spec import NamedSpec
 from manybody.core.study import Plan, Point, Study
 from manybody.core.units import Dimension, UnitSystem, show_quantity
 from manybody.study.answers import Answer, answers
-from manybody.study.export import CONFIGURATIONS, RESULTS
+from manybody.study.export import CONFIGURATIONS, RESULTS, replace_whole
 from manybody.study.figures import draw_figures
 from manybody.study.notation import plain, with_error
 
@@ -68,9 +67,7 @@ def write_report(
         )
     )
     out.mkdir(parents=True, exist_ok=True)
-    fresh = out / f".{REPORT}.{os.getpid()}.new"
-    fresh.write_text(page, encoding="utf-8")
-    os.replace(fresh, out / REPORT)
+    replace_whole(out / REPORT, lambda path: path.write_text(page, encoding="utf-8"))
     return out / REPORT
 
 
