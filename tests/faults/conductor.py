@@ -1,6 +1,7 @@
 """Run as a process by the tests: compute the tasks of a file through the ledger, telling each event as a line of JSON.
 
-``python conductor.py HOME TASKS [WORKERS]``. Tasks held by another run are asked for again until they are done.
+``python conductor.py HOME TASKS WORKERS``; the ledger holds the study already. Tasks held by another run are asked for
+again until they are done.
 """
 
 from __future__ import annotations
@@ -11,22 +12,11 @@ import sys
 from pathlib import Path
 
 from manybody.core.errors import CorruptResultError
-from manybody.core.study import Study
 from manybody.core.task import Task
 from manybody.network.local import Embedded
 from manybody.store.home import Home
 from manybody.store.ledger import Ledger
 from manybody.store.provenance import provenance
-
-STUDY = Study.model_validate(
-    {
-        "name": "faults",
-        "system": {"name": "lennard-jones-liquid", "temperature": 0.85, "density": 0.776},
-        "method": "molecular-dynamics",
-        "measures": ["potential-energy"],
-        "checks": ["conservation"],
-    }
-)
 
 
 def tell(**words: object) -> None:
@@ -60,8 +50,7 @@ def main(folder: Path, tasks: list[Task], workers: int) -> None:
     home = Home(folder)
     with Embedded(home.objects.root, workers) as backend:
         ledger = home.ledger()
-        ledger.record_study(STUDY)
-        run = ledger.begin_run(STUDY.digest, folder / "out", "conductor", provenance())
+        run = ledger.begin_run(ledger.studies()[0].digest, folder / "out", "conductor", provenance())
         ledger.add_tasks(run, tasks)
         waiting = {task.digest: task for task in tasks}
         computed = cached = 0
@@ -83,4 +72,4 @@ def main(folder: Path, tasks: list[Task], workers: int) -> None:
 
 if __name__ == "__main__":
     listed = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
-    main(Path(sys.argv[1]), [Task.model_validate(entry) for entry in listed], int(sys.argv[3]) if len(sys.argv) > 3 else 2)
+    main(Path(sys.argv[1]), [Task.model_validate(entry) for entry in listed], int(sys.argv[3]))

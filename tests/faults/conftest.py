@@ -14,10 +14,20 @@ from typing import Any
 import pytest
 
 from manybody.core.digest import digest_bytes
+from manybody.core.study import Study
 from manybody.core.task import Task
 from manybody.store.home import Home
 from manybody.testing.methods import installed
 
+STUDY = Study.model_validate(
+    {
+        "name": "faults",
+        "system": {"name": "lennard-jones-liquid", "temperature": 0.85, "density": 0.776},
+        "method": "molecular-dynamics",
+        "measures": ["potential-energy"],
+        "checks": ["conservation"],
+    }
+)
 SCRIPT = Path(__file__).with_name("conductor.py")
 
 
@@ -84,6 +94,9 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     site = Site(Home(tmp_path / "home"), os.environ | installed(tmp_path / "plugin"))
+    ledger = site.home.ledger()
+    ledger.record_study(STUDY)
+    ledger.close()
     yield site
     for conductor in site.conductors:
         conductor.close()

@@ -9,13 +9,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from conductor import STUDY
 
 from manybody.core.errors import StoreError
+from manybody.core.study import Study
 from manybody.core.task import Output, Task
 from manybody.network.local import Embedded
 from manybody.store.home import Home
 from manybody.testing.methods import task
+
+STUDY = Study.model_validate(
+    {
+        "name": "faults",
+        "system": {"name": "lennard-jones-liquid", "temperature": 0.85, "density": 0.776},
+        "method": "molecular-dynamics",
+        "measures": ["potential-energy"],
+        "checks": ["conservation"],
+    }
+)
 
 
 def big(seed: int, megabytes: float) -> Output:

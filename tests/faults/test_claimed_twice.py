@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from manybody.testing.methods import task
 
 
 @pytest.mark.parametrize("runs", [2])
-def test_runs_of_the_same_tasks_share_the_work(site, runs) -> None:  # type: ignore[no-untyped-def]
+def test_runs_of_the_same_tasks_share_the_work(site: Any, runs: int) -> None:
     first = [task("add", terms=[float(number)]) for number in range(12)]
     second = [task("add", inputs={"a": needed.digest}, terms=[1.0]) for needed in first]
     several = [site.start([*first, *second], workers=1) for _ in range(runs)]

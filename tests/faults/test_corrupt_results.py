@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from manybody.network.local import Embedded
@@ -9,7 +11,7 @@ from manybody.testing.methods import task
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated"])
-def test_a_damaged_result_is_computed_again_to_the_same_bits(site, damage) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_result_is_computed_again_to_the_same_bits(site: Any, damage: str) -> None:
     tasks = [task("fill", nbytes=10_000).model_copy(update={"repeat": number}) for number in range(3)]
     site.start(tasks).until("end")
     ledger = site.home.ledger()
@@ -30,7 +32,7 @@ def test_a_damaged_result_is_computed_again_to_the_same_bits(site, damage) -> No
     ledger.close()
 
 
-def test_a_worker_never_computes_with_a_damaged_input(site, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_worker_never_computes_with_a_damaged_input(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", site.environment["PYTHONPATH"])
     objects = site.home.objects
     with Embedded(objects.root, workers=1) as backend:

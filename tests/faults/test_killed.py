@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import select
+import subprocess
+import sys
 import time
+from typing import Any
 
 import psutil
 import pytest
@@ -33,7 +36,7 @@ def several(count: int, nbytes: int) -> list[Task]:
 
 
 @pytest.mark.parametrize("stage", ["iterate", "fork", "hold"])
-def test_nothing_computes_on_for_a_killed_conductor(site, stage) -> None:  # type: ignore[no-untyped-def]
+def test_nothing_computes_on_for_a_killed_conductor(site: Any, stage: str) -> None:
     conductor = site.start([task(stage, steps=FOREVER)])
     conductor.until("progress")
     family = psutil.Process(conductor.process.pid).children(recursive=True)
@@ -42,7 +45,21 @@ def test_nothing_computes_on_for_a_killed_conductor(site, stage) -> None:  # typ
     assert_gone(family)
 
 
-def test_what_a_killed_conductor_had_finished_counts_and_the_rest_is_free_at_once(site) -> None:  # type: ignore[no-untyped-def]
+def test_a_worker_that_is_only_starting_ends_with_its_conductor_too(site: Any) -> None:
+    code = (
+        "import sys, pathlib, psutil; from manybody.network.local import Embedded; from manybody.testing.methods import task;"
+        "Embedded(pathlib.Path(sys.argv[1]), workers=1).submit('a', task('add', terms=[1.0]), {});"
+        "print(psutil.Process().children()[0].pid, flush=True); input()"
+    )
+    arguments = [sys.executable, "-c", code, str(site.home.path)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as conductor:
+        assert conductor.stdout is not None
+        worker = psutil.Process(int(conductor.stdout.readline()))
+        conductor.kill()
+    assert_gone([worker])
+
+
+def test_what_a_killed_conductor_had_finished_counts_and_the_rest_is_free_at_once(site: Any) -> None:
     quick, endless = several(6, 1000), task("iterate", steps=FOREVER)
     conductor = site.start([*quick, endless])
     for _ in quick:
@@ -58,7 +75,7 @@ def test_what_a_killed_conductor_had_finished_counts_and_the_rest_is_free_at_onc
     ledger.close()
 
 
-def test_started_again_after_kills_at_any_instant_nothing_is_lost_or_counted_twice(site) -> None:  # type: ignore[no-untyped-def]
+def test_started_again_after_kills_at_any_instant_nothing_is_lost_or_counted_twice(site: Any) -> None:
     tasks = several(24, 500_000)
     instants = Key.from_seed(7, "kills").generator().uniform(0.0, 0.15, 4)
     for instant in instants:
@@ -80,7 +97,7 @@ def test_started_again_after_kills_at_any_instant_nothing_is_lost_or_counted_twi
     assert list(site.home.objects.incoming.iterdir()) == []
 
 
-def test_a_killed_worker_costs_one_attempt(site) -> None:  # type: ignore[no-untyped-def]
+def test_a_killed_worker_costs_one_attempt(site: Any) -> None:
     conductor = site.start([task("iterate", steps=FOREVER), task("add", terms=[1.0])], workers=2)
     conductor.until("progress")
     start = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import time
@@ -151,3 +152,14 @@ def test_files_where_the_user_is_are_not_taken_for_modules(
     monkeypatch.chdir(tmp_path)
     backend.submit("a", task("add", terms=[1.0]), {})
     assert first(backend, "finished").attempt == "a"
+
+
+def test_a_worker_that_the_system_refuses_is_explained(backend: Embedded) -> None:
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 2, allowed[1]))
+    try:
+        with pytest.raises(BackendError, match=r"Worker 1 of 1 cannot be started: .*Ask for fewer workers"):
+            backend.submit("a", task("add", terms=[1.0]), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, allowed)
+    assert list(backend.events())[-1].kind == "finished"

@@ -108,7 +108,11 @@ class Embedded:
 
     def _start(self) -> Worker:
         self._started += 1
-        worker = Worker.start(f"local-{os.getpid()}-{self._started}", self.objects_root, self.threads)
+        try:
+            worker = Worker.start(f"local-{os.getpid()}-{self._started}", self.objects_root, self.threads)
+        except OSError as error:
+            remedy = "Ask for fewer workers, or raise the limits on processes and open files (ulimit -u, ulimit -n)."
+            raise BackendError(f"Worker {len(self._workers) + 1} of {self.limit} cannot be started: {error}. {remedy}") from error
         worker.watch(self._selector)
         self._workers.append(worker)
         return worker

@@ -50,16 +50,18 @@ class Worker:
         The folder that the user is in stays off its path (-P): a file called numpy.py there is none of its business.
         It leads a process group of its own: the terminal's interrupt does not reach it, and its children end with it.
         """
-        ours, theirs = socket.socketpair()
-        log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker; `end` closes it
-        fcntl.fcntl(log, fcntl.F_SETFL, fcntl.fcntl(log, fcntl.F_GETFL) | os.O_APPEND)
-        with theirs:
+        with contextlib.ExitStack() as opened:
+            ours, theirs = (opened.enter_context(end) for end in socket.socketpair())
+            log = opened.enter_context(tempfile.TemporaryFile())
+            fcntl.fcntl(log, fcntl.F_SETFL, fcntl.fcntl(log, fcntl.F_GETFL) | os.O_APPEND)
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "manybody.network.worker", "--socket", str(theirs.fileno()),
                  "--objects", str(objects), "--threads", str(threads)],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=[theirs.fileno()], process_group=0,
                 env=os.environ | dict.fromkeys(THREAD_LIMITS, str(threads)),
             )  # fmt: skip
+            opened.pop_all()  # all is well: what was opened stays so until `end`
+        theirs.close()
         ours.setblocking(False)
         # Where the system has it, a descriptor that becomes readable when the process dies: a child of the worker
         # may still hold the socket open then.

@@ -130,7 +130,7 @@ def _explained(root: Path, needed: int) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            free = shutil.disk_usage(root if root.exists() else root.parent).free
+            free = shutil.disk_usage(next(folder for folder in (root, *root.parents) if folder.exists())).free
             message = f"The disk of {root} is full: {needed} bytes are needed, {free} are free. Nothing half-written was kept."
             raise StoreError(f"{message} Free some space, or set MANYBODY_HOME to a folder on a larger disk.") from error
         remedy = "Check that the folder exists and may be written, or set MANYBODY_HOME to another."
