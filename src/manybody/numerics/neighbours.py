@@ -1,12 +1,14 @@
 """Verlet neighbour lists of clusters: who is close to whom, in a periodic box.
 
-Atoms are sorted in space and cut into clusters of at most `CLUSTER` that follow each other in memory. A cluster's
-neighbours are all atoms within the list radius of any of its members, found through cells. Atoms near a face get
-ghosts, their periodic images, so that the search and the force loop know no boundary. Every pair is found from both
-sides (a full list): each force is summed in one place, in one order, whatever the number of threads.
+Atoms are sorted in space and cut into clusters of at most `CLUSTER` that follow each other in memory. Clusters near a
+face get images, so that neither the search nor the force loop knows a boundary. There are two lists:
 
-Layout: coordinates are [3, atoms], so that each component is contiguous. After S. Páll and B. Hess, Comput. Phys.
-Commun. 184, 2641 (2013), with single atoms instead of clusters as neighbours.
+- of clusters near each cluster, by their bounding boxes, with a wide skin; it needs the sort and lasts long;
+- of atoms near each cluster, picked from the first with a narrow skin; it is what forces are computed with.
+
+Every pair is found from both sides (a full list): each force is summed in one place, in one order, whatever the number
+of threads. Coordinates are [3, atoms], so that each component is contiguous. After S. Páll and B. Hess, Comput. Phys.
+Commun. 184, 2641 (2013), with single atoms as neighbours and a list that holds every pair twice.
 """
 
 from __future__ import annotations
@@ -18,20 +20,27 @@ import numpy as np
 from manybody.numerics.jit import kernel
 
 CLUSTER = 8
+BEYOND = 1e9  # where atoms stand that only fill up a register
 
 
-class ClusterList(NamedTuple):
-    """A neighbour list over `extended` positions: the atoms, sorted, followed by their ghosts.
+class Clusters(NamedTuple):
+    """Clusters of sorted atoms and their images, over `extended` positions: the atoms, then those of the images.
 
-    source [ghosts]: the atom that a ghost images; shift [3, ghosts]: by how much.
-    first [clusters + 1]: the atoms of cluster c are first[c] .. first[c + 1] - 1.
-    start [clusters + 1]: its neighbours are entries[start[c]] .. entries[start[c + 1] - 1], indices into `extended`;
-    the cluster's own atoms are not among them.
+    first [clusters + images + 1]: cluster c has the extended atoms first[c] .. first[c + 1] - 1.
+    source [images]: the cluster that an image shows; shift [3, images]: by how much it is displaced.
     """
 
+    first: np.ndarray
     source: np.ndarray
     shift: np.ndarray
-    first: np.ndarray
+
+
+class Near(NamedTuple):
+    """For each cluster c, entries[start[c]] .. entries[start[c + 1] - 1]: the clusters, or the atoms, near it.
+
+    The cluster itself and its own atoms are not among them. `widest` is the longest of these stretches.
+    """
+
     start: np.ndarray
     entries: np.ndarray
     widest: int
@@ -100,150 +109,236 @@ def sort_in_space(x: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 @kernel
-def find_ghosts(x: np.ndarray, box: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
-    """The periodic images within `reach` of the box: source [ghosts], shift [3, ghosts]. `reach` is at most the box."""
-    n = x.shape[1]
-    size = 0
-    capacity = 2 * n + 64
-    source, shift = np.empty(capacity, np.int32), np.empty((3, capacity))
-    for i in range(n):
-        for a in range(-1, 2):
-            if not -reach <= x[0, i] + a * box[0] < box[0] + reach:
-                continue
-            for b in range(-1, 2):
-                if not -reach <= x[1, i] + b * box[1] < box[1] + reach:
-                    continue
-                for c in range(-1, 2):
-                    if not -reach <= x[2, i] + c * box[2] < box[2] + reach or (a == 0 and b == 0 and c == 0):
-                        continue
-                    if size == capacity:
-                        capacity *= 2
-                        more_source, more_shift = np.empty(capacity, np.int32), np.empty((3, capacity))
-                        more_source[:size], more_shift[:, :size] = source, shift
-                        source, shift = more_source, more_shift
-                    source[size] = i
-                    shift[0, size], shift[1, size], shift[2, size] = a * box[0], b * box[1], c * box[2]
-                    size += 1
-    return source[:size].copy(), shift[:, :size].copy()
-
-
-@kernel
-def extend(x: np.ndarray, source: np.ndarray, shift: np.ndarray, extended: np.ndarray) -> None:
-    """Write positions [3, atoms] and their ghosts into `extended` [3, atoms + ghosts]."""
-    n = x.shape[1]
-    for d in range(3):
-        for i in range(n):
-            extended[d, i] = x[d, i]
-        for g in range(source.size):
-            extended[d, n + g] = x[d, source[g]] + shift[d, g]
-
-
-@kernel
-def _cells(extended: np.ndarray, box: np.ndarray, reach: float, width: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Extended atoms sorted into cubic cells that follow each other along z: order, start of each cell, cells a side."""
-    shape = np.empty(3, np.int64)
-    for d in range(3):
-        shape[d] = max(1, int(np.ceil((box[d] + 2 * reach) / width)))
-    keys = np.empty(extended.shape[1], np.int32)
-    for i in range(extended.shape[1]):
-        key = 0
+def bounds(x: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """The bounding boxes of clusters, [6, clusters]: lowest x, y, z, then highest."""
+    clusters = first.size - 1
+    found = np.empty((6, clusters))
+    for c in range(clusters):
         for d in range(3):
-            key = key * shape[d] + _bin(extended[d, i] + reach, width, shape[d])
-        keys[i] = key
-    order, start = counting_sort(keys, shape[0] * shape[1] * shape[2])
-    return order, start, shape
+            low = high = x[d, first[c]]
+            for i in range(first[c] + 1, first[c + 1]):
+                low, high = min(low, x[d, i]), max(high, x[d, i])
+            found[d, c], found[3 + d, c] = low, high
+    return found
 
 
 @kernel
-def _outside(low: float, high: float, cell: int, width: float, reach: float) -> float:
-    """The distance along one axis between an interval and a cell of the grid that starts at -reach."""
-    left = cell * width - reach
-    return max(0.0, left - high, low - left - width)
-
-
-@kernel
-def _candidates(
-    low: np.ndarray, high: np.ndarray, reach: float, width: float, shape: np.ndarray, start: np.ndarray, sorted_: np.ndarray,
-    order: np.ndarray, own_low: int, own_high: int, near: np.ndarray, names: np.ndarray,
-) -> int:  # fmt: skip
-    """Copy the atoms of all cells that come within `reach` of the box low..high into `near`, their indices into `names`."""
+def add_images(x: np.ndarray, box: np.ndarray, first: np.ndarray, reach: float) -> Clusters:
+    """The clusters and their periodic images within `reach` of the box; `reach` is at most the box."""
+    clusters = first.size - 1
+    edges = bounds(x, first)
+    source, shift = np.empty(26 * clusters, np.int32), np.empty((3, 26 * clusters))
+    ends = np.empty(27 * clusters + 1, np.int32)
+    ends[: clusters + 1] = first
+    near = np.empty((3, 3), np.bool_)
     count = 0
-    x0, x1 = _bin(low[0], width, shape[0]), _bin(high[0] + 2 * reach, width, shape[0])
-    y0, y1 = _bin(low[1], width, shape[1]), _bin(high[1] + 2 * reach, width, shape[1])
-    for a in range(x0, x1 + 1):
-        dx = _outside(low[0], high[0], a, width, reach)
-        for b in range(y0, y1 + 1):
-            dy = _outside(low[1], high[1], b, width, reach)
-            room = reach * reach - dx * dx - dy * dy
-            if room < 0.0:
-                continue
-            along = np.sqrt(room)
-            row = (a * shape[1] + b) * shape[2]
-            z0 = _bin(low[2] + reach - along, width, shape[2])
-            z1 = _bin(high[2] + reach + along, width, shape[2])
-            for k in range(start[row + z0], start[row + z1 + 1]):
-                name = order[k]
-                near[0, count], near[1, count], near[2, count] = sorted_[0, k], sorted_[1, k], sorted_[2, k]
-                names[count] = name
-                count += not own_low <= name < own_high  # the next one overwrites what is not wanted
+    for c in range(clusters):
+        for d in range(3):
+            near[d, 0] = edges[3 + d, c] - box[d] >= -reach
+            near[d, 1] = True
+            near[d, 2] = edges[d, c] <= reach
+        for a in range(3):
+            for b in range(3):
+                if not (near[0, a] and near[1, b]):
+                    continue
+                for e in range(3):
+                    if near[2, e] and not (a == 1 and b == 1 and e == 1):
+                        source[count] = c
+                        shift[0, count], shift[1, count], shift[2, count] = (a - 1) * box[0], (b - 1) * box[1], (e - 1) * box[2]
+                        ends[clusters + count + 1] = ends[clusters + count] + first[c + 1] - first[c]
+                        count += 1
+    return Clusters(ends[: clusters + count + 1].copy(), source[:count].copy(), shift[:, :count].copy())
+
+
+@kernel
+def extended_positions(x: np.ndarray, clusters: Clusters) -> np.ndarray:
+    """Positions of atoms and images, [3, extended atoms + CLUSTER]; the last ones stand beyond everything."""
+    extended = np.empty((3, clusters.first[-1] + CLUSTER))
+    extended[:, clusters.first[-1] :] = BEYOND
+    extend(x, clusters, extended)
+    return extended
+
+
+@kernel
+def extend(x: np.ndarray, clusters: Clusters, extended: np.ndarray) -> None:
+    """Write positions [3, atoms] and those of the images into `extended`."""
+    real = clusters.first.size - 1 - clusters.source.size
+    for d in range(3):
+        row, by = extended[d], clusters.shift[d]
+        row[: x.shape[1]] = x[d]
+        for g in range(clusters.source.size):
+            start, to = clusters.first[clusters.source[g]], clusters.first[real + g]
+            for k in range(CLUSTER):  # more than the cluster may have: the next one overwrites the rest
+                row[to + k] = row[start + k] + by[g]
+
+
+@kernel
+def _near_home(
+    rows: np.ndarray, start: np.ndarray, order: np.ndarray, edges: np.ndarray, found: np.ndarray, names: np.ndarray
+) -> int:
+    """Copy the bounding boxes of all clusters in the given rows of cells (first, last cell) next to each other."""
+    count = 0
+    for row in range(rows.shape[0]):
+        for k in range(start[rows[row, 0]], start[rows[row, 1] + 1]):
+            names[count] = order[k]
+            for d in range(6):
+                found[d, count] = edges[d, order[k]]
+            count += 1
     return count
 
 
 @kernel
-def _closest(near: np.ndarray, count: int, x: np.ndarray, low: int, high: int, closest: np.ndarray) -> None:
-    """The smallest squared distance of each candidate to the atoms low .. high - 1: closest [count]."""
-    near_x, near_y, near_z = near[0], near[1], near[2]
+def _box_distances(edges: np.ndarray, c: int, found: np.ndarray, count: int, distance2: np.ndarray) -> None:
+    """Squared distances of `count` bounding boxes in `found` [6, count] to that of cluster c."""
+    x0, y0, z0, x1, y1, z1 = edges[0, c], edges[1, c], edges[2, c], edges[3, c], edges[4, c], edges[5, c]
+    low_x, low_y, low_z, high_x, high_y, high_z = found[0], found[1], found[2], found[3], found[4], found[5]
     for k in range(count):
-        closest[k] = np.inf
-    for i in range(low, high):
-        xi, yi, zi = x[0, i], x[1, i], x[2, i]
-        for k in range(count):
-            dx, dy, dz = near_x[k] - xi, near_y[k] - yi, near_z[k] - zi
-            r2 = dx * dx + dy * dy + dz * dz
-            best = closest[k]
-            closest[k] = r2 if r2 < best else best
+        dx, dy, dz = low_x[k] - x1, low_y[k] - y1, low_z[k] - z1
+        ex, ey, ez = x0 - high_x[k], y0 - high_y[k], z0 - high_z[k]
+        dx, dy, dz = dx if dx > ex else ex, dy if dy > ey else ey, dz if dz > ez else ez
+        dx, dy, dz = dx if dx > 0.0 else 0.0, dy if dy > 0.0 else 0.0, dz if dz > 0.0 else 0.0
+        distance2[k] = dx * dx + dy * dy + dz * dz
 
 
 @kernel
-def build_list(x: np.ndarray, box: np.ndarray, first: np.ndarray, reach: float) -> tuple[ClusterList, np.ndarray]:
-    """The neighbour list of sorted, wrapped positions [3, atoms], and their extended positions.
+def _rows_around(cell: int, shape: np.ndarray) -> np.ndarray:
+    """The first and last cells of the rows along z that hold the 27 cells around one: [rows, 2]."""
+    a, b, e = cell // (shape[1] * shape[2]), cell // shape[2] % shape[1], cell % shape[2]
+    rows = np.empty((9, 2), np.int64)
+    count = 0
+    for i in range(max(0, a - 1), min(shape[0], a + 2)):
+        for j in range(max(0, b - 1), min(shape[1], b + 2)):
+            row = (i * shape[1] + j) * shape[2]
+            rows[count, 0], rows[count, 1] = row + max(0, e - 1), row + min(shape[2] - 1, e + 1)
+            count += 1
+    return rows[:count]
 
-    `reach` is the list radius (cutoff and skin), at most the box. Cost: O(atoms).
+
+@kernel
+def grown(entries: np.ndarray, used: int, wanted: int) -> np.ndarray:
+    """`entries` with room for `wanted` of them, the first `used` kept."""
+    if wanted <= entries.size:
+        return entries
+    more = np.empty(max(wanted, 2 * entries.size), np.int32)
+    more[:used] = entries[:used]
+    return more
+
+
+@kernel
+def near_clusters(extended: np.ndarray, clusters: Clusters, reach: float) -> Near:
+    """The clusters and images whose bounding boxes come within `reach` of each cluster's.
+
+    They are sorted by their centres into cells so wide that the 27 around a cluster's own suffice. Cost: O(atoms).
     """
-    n = x.shape[1]
-    source, shift = find_ghosts(x, box, reach)
-    extended = np.empty((3, n + source.size))
-    extend(x, source, shift, extended)
-    width = max(reach / 3, (box[0] * box[1] * box[2] / n) ** (1 / 3))
-    order, cell_start, shape = _cells(extended, box, reach, width)
-    sorted_ = np.empty_like(extended)
+    real = clusters.first.size - 1 - clusters.source.size
+    edges = bounds(extended, clusters.first)
+    total = edges.shape[1]
+    shape, width, low = np.empty(3, np.int64), np.empty(3), np.empty(3)
+    cells = 1
     for d in range(3):
-        for k in range(order.size):
-            sorted_[d, k] = extended[d, order[k]]
-    near, names = np.empty((3, order.size + 1)), np.empty(order.size + 1, np.int32)
-    closest = np.empty(order.size + 1)
-    clusters = first.size - 1
-    start = np.zeros(clusters + 1, np.int64)
-    volume = box[0] * box[1] * box[2]
-    entries = np.empty(int(clusters * (64 + 8 * reach**3 * n / volume)), np.int32)
-    low, high = np.empty(3), np.empty(3)
-    size, widest = 0, 0
-    for c in range(clusters):
+        low[d], high, extent = np.inf, -np.inf, 0.0
+        for c in range(total):
+            low[d], high = min(low[d], edges[d, c]), max(high, edges[3 + d, c])
+            extent = max(extent, edges[3 + d, c] - edges[d, c])
+        shape[d] = max(1, min(256, int((high - low[d]) / (reach + extent))))
+        width[d] = (high - low[d]) / shape[d]
+        cells *= shape[d]
+    keys = np.empty(total, np.int32)
+    for c in range(total):
+        key = 0
         for d in range(3):
-            low[d] = x[d, first[c] : first[c + 1]].min()
-            high[d] = x[d, first[c] : first[c + 1]].max()
-        count = _candidates(low, high, reach, width, shape, cell_start, sorted_, order, first[c], first[c + 1], near, names)
-        if size + count > entries.size:
-            more = np.empty(2 * entries.size + count, np.int32)
-            more[:size] = entries[:size]
-            entries = more
-        _closest(near, count, x, first[c], first[c + 1], closest)
-        for k in range(count):
-            entries[size] = names[k]
-            size += closest[k] < reach * reach
+            key = key * shape[d] + _bin(0.5 * (edges[d, c] + edges[3 + d, c]) - low[d], width[d], shape[d])
+        keys[c] = key
+    order, cell_start = counting_sort(keys, cells)
+    found, names, distance2 = np.empty((6, total)), np.empty(total, np.int32), np.empty(total)
+    counts, where = np.zeros(real + 1, np.int64), np.empty(real, np.int64)
+    unordered = np.empty(128 * real, np.int32)
+    size = 0
+    for cell in range(cells):
+        count = -1
+        for k in range(cell_start[cell], cell_start[cell + 1]):
+            c = order[k]
+            if c >= real:
+                continue
+            if count < 0:
+                count = _near_home(_rows_around(cell, shape), cell_start, order, edges, found, names)
+            _box_distances(edges, c, found, count, distance2)
+            unordered = grown(unordered, size, size + count + 1)
+            where[c] = size
+            for m in range(count):
+                unordered[size] = names[m]
+                size += (distance2[m] < reach * reach) & (names[m] != c)
+            counts[c + 1] = size - where[c]
+    return _in_order(counts, where, unordered, size)
+
+
+@kernel
+def _in_order(counts: np.ndarray, where: np.ndarray, unordered: np.ndarray, size: int) -> Near:
+    """The stretches of `unordered` put one after the other by cluster."""
+    entries = np.empty(size, np.int32)
+    widest = 0
+    for c in range(where.size):
+        widest = max(widest, counts[c + 1])
+        counts[c + 1] += counts[c]
+        for k in range(counts[c + 1] - counts[c]):
+            entries[counts[c] + k] = unordered[where[c] + k]
+    return Near(counts, entries, widest)
+
+
+@kernel
+def _copy_atoms(extended: np.ndarray, first: np.ndarray, listed: np.ndarray, near: np.ndarray) -> int:
+    """Copy the atoms of the clusters `listed` next to each other into `near`, whole registers at a time; their number."""
+    near_x, near_y, near_z = near[0], near[1], near[2]
+    x, y, z = extended[0], extended[1], extended[2]
+    count = 0
+    for m in range(listed.size):
+        start = first[listed[m]]
+        for k in range(CLUSTER):  # more than the cluster may have: the next one overwrites the rest
+            near_x[count + k], near_y[count + k], near_z[count + k] = x[start + k], y[start + k], z[start + k]
+        count += first[listed[m] + 1] - start
+    return count
+
+
+@kernel
+def _closest(near: np.ndarray, count: int, own: np.ndarray, closest: np.ndarray) -> None:
+    """The smallest squared distance of each of `count` candidates to a cluster's atoms, own [3, CLUSTER]: closest [count]."""
+    near_x, near_y, near_z = near[0], near[1], near[2]
+    for k in range(count):
+        best = np.inf
+        for i in range(CLUSTER):
+            dx, dy, dz = near_x[k] - own[0, i], near_y[k] - own[1, i], near_z[k] - own[2, i]
+            r2 = dx * dx + dy * dy + dz * dz
+            best = r2 if r2 < best else best
+        closest[k] = best
+
+
+@kernel
+def near_atoms(extended: np.ndarray, clusters: Clusters, candidates: Near, reach: float) -> Near:
+    """The atoms within `reach` of any atom of each cluster, picked from its near clusters."""
+    real, first = candidates.start.size - 1, clusters.first
+    width = CLUSTER * (candidates.widest + 1)
+    near, own, closest = np.empty((3, width)), np.empty((3, CLUSTER)), np.empty(width)
+    start = np.zeros(real + 1, np.int64)
+    entries = np.empty(192 * real + width, np.int32)
+    size = widest = 0
+    for c in range(real):
+        for d in range(3):
+            for k in range(CLUSTER):  # filled up with the last atom, which changes no minimum
+                own[d, k] = extended[d, min(first[c] + k, first[c + 1] - 1)]
+        listed = candidates.entries[candidates.start[c] : candidates.start[c + 1]]
+        count = _copy_atoms(extended, first, listed, near)
+        _closest(near, (count + CLUSTER - 1) // CLUSTER * CLUSTER, own, closest)
+        entries = grown(entries, size, size + count + 1)
+        at = 0
+        for m in range(listed.size):
+            low = first[listed[m]]
+            for k in range(first[listed[m] + 1] - low):
+                entries[size] = low + k
+                size += closest[at + k] < reach * reach
+            at += first[listed[m] + 1] - low
         start[c + 1] = size
         widest = max(widest, size - start[c])
-    return ClusterList(source, shift, first, start, entries[:size].copy(), widest), extended
+    return Near(start, entries, widest)
 
 
 @kernel

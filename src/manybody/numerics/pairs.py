@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -61,9 +61,9 @@ class PairPotential:
         try:
             return ast.parse(self.expression, mode="eval")
         except SyntaxError as error:
-            return self._refuse("an arithmetic expression", f"`{self.expression}`", f"{error.msg}.")
+            self._refuse("an arithmetic expression", f"`{self.expression}`", f"{error.msg}.")
 
-    def _refuse(self, expected: str, came: str, remedy: str) -> Any:
+    def _refuse(self, expected: str, came: str, remedy: str) -> NoReturn:
         raise InputError(Problem(f"pair potential `{self.name}`", expected, came, remedy))
 
     @property
@@ -215,7 +215,7 @@ def _printed(expression: sympy.Expr, r: sympy.Symbol) -> str:
     """Python source of an expression, whole powers as products and even powers of r through r2 and its inverse."""
     from sympy.printing.pycode import PythonCodePrinter
 
-    class Printer(PythonCodePrinter):  # type: ignore[misc]  # SymPy has no types
+    class Printer(PythonCodePrinter):
         def _print_Pow(self, power: Any, **settings: Any) -> str:  # the name SymPy looks for
             base, exponent = power.base, power.exp
             if not exponent.is_Integer or abs(int(exponent)) > 64:

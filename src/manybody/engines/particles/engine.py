@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from manybody.core.errors import TaskError
 from manybody.core.random import Key
 from manybody.engines.particles.spec import LennardJonesLiquid, Thermostat
 from manybody.engines.particles.state import ParticleState
+from manybody.numerics import plain_dynamics
 from manybody.numerics.integrators import LANGEVIN, NO_BATH, RESCALING, HeatBath
 from manybody.numerics.pairs import LENNARD_JONES
+from manybody.numerics.plain_pairs import PlainPairs
 
-SKIN = 0.3  # how much further than the cutoff the neighbour list reaches; changes the speed, not the physics
+SKINS = (0.8, 0.35)  # how much further than the cutoff the lists of clusters and of atoms reach: speed, not physics
 PAIR_SECONDS = 2e-9  # a pair within the cutoff and step, about: it only sets how long a compiled call lasts
 CALL_SECONDS = 0.04  # so that Ctrl-C is answered at once
 FEWEST_STEPS = 16  # a call begins with a list; below this it would be most of the work
@@ -38,7 +41,8 @@ class LiquidEngine:
     """Advances a Lennard-Jones liquid; passes `manybody.testing.engine`.
 
     thermostat: ``bussi`` (stochastic velocity rescaling), ``langevin`` or ``none``, with relaxation time
-    `thermostat_time`. The result does not depend on `threads` in one bit.
+    `thermostat_time`. On ``cpu`` kernels are compiled; any other `device` runs their plain torch twins. The result does
+    not depend on `threads` in one bit.
     """
 
     def __init__(
@@ -49,11 +53,16 @@ class LiquidEngine:
         thermostat_time: float = 0.5,
         temperature: float | None = None,
         threads: int = 1,
+        device: str = "cpu",
     ) -> None:
         self.system = system
         self.time_step = time_step
         self.kernel = LENNARD_JONES.bind({"epsilon": 1.0, "sigma": 1.0})
         self.threads = threads
+        self.device = device
+        self.plain = PlainPairs(LENNARD_JONES, {"epsilon": 1.0, "sigma": 1.0})
+        room = system.box - system.cutoff  # a list reaches no further than the box
+        self.skins = min(SKINS[0], room), min(SKINS[1], 0.5 * room)
         self.shift = self.kernel.energy(system.cutoff)
         kind = {"none": NO_BATH, "bussi": RESCALING, "langevin": LANGEVIN}[thermostat]
         freedom = 3 * system.atoms - (0 if thermostat == "langevin" else 3)
@@ -76,7 +85,8 @@ class LiquidEngine:
         velocities = generator.standard_normal((atoms, 3)) * math.sqrt(self.bath.kT)
         velocities -= velocities.mean(axis=0)
         box = np.full(3, edge)
-        return ParticleState(torch.from_numpy(positions), torch.from_numpy(velocities), torch.from_numpy(box), key)
+        x, v, edges = (torch.from_numpy(values).to(self.device) for values in (positions, velocities, box))
+        return ParticleState(x, v, edges, key)
 
     def step(self, state: ParticleState, steps: int = 1) -> ParticleState:
         """The state `steps` time steps later."""
@@ -104,7 +114,7 @@ class LiquidEngine:
 
     def observables(self, state: ParticleState) -> dict[str, float]:
         """Potential energy a particle and pressure (both of the shifted potential, no tail), and temperature."""
-        _, energy, virial, pairs = self.kernel.evaluate(state.positions.numpy(), state.box.numpy(), self.system.cutoff)
+        _, energy, virial, pairs = self._evaluate(state.positions, state.box)
         kinetic = 0.5 * float((state.velocities**2).sum())
         volume = float(state.box.prod())
         return {
@@ -115,7 +125,7 @@ class LiquidEngine:
 
     def conserved(self, state: ParticleState) -> dict[str, float]:
         """Energy less heat, in units of kT a degree of freedom, and momentum where no noise acts, in thermal ones."""
-        _, energy, _, pairs = self.kernel.evaluate(state.positions.numpy(), state.box.numpy(), self.system.cutoff)
+        _, energy, _, pairs = self._evaluate(state.positions, state.box)
         kinetic = 0.5 * float((state.velocities**2).sum())
         unit = self.freedom * self.bath.kT
         found = {"effective_energy": (energy - self.shift * pairs + kinetic - state.heat) / unit}
@@ -148,12 +158,7 @@ class LiquidEngine:
         """One compiled call: ``len(rows) * stride`` steps, recorded into `rows` [samples, 8]."""
         steps = len(rows) * stride
         noise, chi2 = self.bath.noise(state.key, state.step, steps, self.system.atoms)
-        positions, velocities, failed, atom = self.kernel.module.advance(
-            state.positions.numpy(), state.velocities.numpy(), state.box.numpy(),
-            self.system.cutoff, min(SKIN, self.system.box - self.system.cutoff), self.kernel.values,
-            self.time_step, self.bath.kind, self.bath.decay(self.time_step), self.bath.kT, float(self.bath.freedom),
-            noise, chi2, stride, rows,
-        )  # fmt: skip
+        positions, velocities, failed, atom = self._advance(state, noise, chi2, stride, rows)
         if atom >= 0:
             raise TaskError(
                 f"Step {state.step + failed}: atom {atom} flies further than half a sigma in one time step, or has no finite "
@@ -162,11 +167,35 @@ class LiquidEngine:
         rows[:, 4] += state.heat
         return replace(
             state,
-            positions=torch.from_numpy(positions),
-            velocities=torch.from_numpy(velocities),
+            positions=positions,
+            velocities=velocities,
             step=state.step + steps,
             heat=float(rows[-1, 4]),
         )
+
+    def _advance(
+        self, state: ParticleState, noise: np.ndarray, chi2: np.ndarray, stride: int, rows: np.ndarray
+    ) -> tuple[Tensor, Tensor, int, int]:
+        """Positions, velocities, and the step and atom of an explosion; by the kernel on a CPU, else by its torch twin."""
+        if self.device != "cpu":
+            return plain_dynamics.advance(
+                state.positions, state.velocities, lambda x: self._evaluate(x, state.box), self.bath, self.time_step,
+                noise, chi2, stride, rows,
+            )  # fmt: skip
+        positions, velocities, step, atom = self.kernel.module.advance(
+            state.positions.numpy(), state.velocities.numpy(), state.box.numpy(),
+            self.system.cutoff, self.skins, self.kernel.values,
+            self.time_step, self.bath.kind, self.bath.decay(self.time_step), self.bath.kT, float(self.bath.freedom),
+            noise, chi2, stride, rows,
+        )  # fmt: skip
+        return torch.from_numpy(positions), torch.from_numpy(velocities), step, atom
+
+    def _evaluate(self, positions: Tensor, box: Tensor) -> tuple[Tensor, float, float, float]:
+        """Forces, energy (not shifted), virial and number of pairs."""
+        if self.device != "cpu":
+            return self.plain.evaluate(positions, box, self.system.cutoff)
+        forces, *totals = self.kernel.evaluate(positions.numpy(), box.numpy(), self.system.cutoff)
+        return torch.from_numpy(forces), *totals
 
     def _trace(self, rows: np.ndarray) -> Trace:
         energy, virial, pairs, kinetic, heat = rows[:, :5].T.copy()

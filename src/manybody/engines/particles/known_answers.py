@@ -35,7 +35,7 @@ def pressure_tail(density: float, cutoff: float) -> float:
 
 def fcc_energy(density: float) -> float:
     """Energy a particle of the infinite fcc crystal at rest: 2 (A12 / d^12 - A6 / d^6), d the nearest distance."""
-    nearest = (math.sqrt(2) / density) ** (1 / 3)
+    nearest = math.pow(math.sqrt(2) / density, 1 / 3)
     return 2 * (FCC_SUM_12 * nearest**-12 - FCC_SUM_6 * nearest**-6)
 
 
@@ -47,5 +47,7 @@ def second_virial(temperature: float, terms: int = 60) -> float:
     total = 0.0
     for n in range(terms):
         sign_and_gamma = math.gamma((2 * n - 1) / 4)  # negative for n = 0 only: the repulsive core
-        total += 2 ** (n - 0.5) / (4 * math.factorial(n)) * sign_and_gamma * temperature ** -((2 * n + 1) / 4)
+        total += (
+            math.pow(2.0, n - 0.5) / (4 * math.factorial(n)) * sign_and_gamma * math.exp(-(2 * n + 1) / 4 * math.log(temperature))
+        )
     return -2 * math.pi / 3 * total * 2

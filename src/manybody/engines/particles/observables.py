@@ -88,10 +88,13 @@ class RadialDistribution(MeasureSpec):
 def radial_distribution(positions: np.ndarray, box: float, edges: np.ndarray) -> np.ndarray:
     """g(r) of one configuration [atoms, 3] in a periodic cube, between `edges` [bins + 1] up to half of it: [bins]."""
     atoms = len(positions)
-    tree = cKDTree(np.mod(positions, box) % box, boxsize=box)  # twice: mod of a tiny negative number is the box itself
+    tree = cKDTree(
+        np.mod(positions, box) % box, boxsize=np.full(3, box)
+    )  # twice: mod of a tiny negative number is the box itself
     within = tree.count_neighbors(tree, edges)  # ordered pairs, each atom counted with itself
     shells = 4 / 3 * np.pi * np.diff(edges**3)
-    return np.diff(np.maximum(within - atoms, 0)) / (atoms * (atoms - 1) / box**3 * shells)
+    found: np.ndarray = np.diff(np.maximum(within - atoms, 0)) / (atoms * (atoms - 1) / box**3 * shells)
+    return found
 
 
 def _particles(point: Point) -> tuple[LennardJonesLiquid, MolecularDynamics]:
@@ -113,4 +116,5 @@ def _weights(system: LennardJonesLiquid, method: MolecularDynamics, pairs: np.nd
     """exp(-u(r_c) (pairs - mean) / kT); 1 without a thermostat, where the ensemble is not the canonical one."""
     if method.thermostat == "none" or not len(pairs):
         return np.ones_like(pairs)
-    return np.exp(-pair_energy(system.cutoff) * (pairs - pairs.mean()) / system.temperature)
+    weights: np.ndarray = np.exp(-pair_energy(system.cutoff) * (pairs - pairs.mean()) / system.temperature)
+    return weights

@@ -33,7 +33,7 @@ def equilibrate(task: Task, inputs: Mapping[str, Output], context: Context) -> O
 def produce(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     """A segment of equilibrium dynamics, from where the task before it ended."""
     system, leg = _parse(task)
-    return Recorder(system, leg, context).output(_engine(system, leg, context), _continued(task, system, inputs))
+    return Recorder(system, leg, context).output(_engine(system, leg, context), _continued(task, system, inputs, context.device))
 
 
 def conserve(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
@@ -46,10 +46,10 @@ def _parse(task: Task) -> tuple[LennardJonesLiquid, Leg]:
 
 
 def _engine(system: LennardJonesLiquid, leg: Leg, context: Context, temperature: float | None = None) -> LiquidEngine:
-    return LiquidEngine(system, leg.time_step, leg.thermostat, leg.thermostat_time, temperature, context.threads)
+    return LiquidEngine(system, leg.time_step, leg.thermostat, leg.thermostat_time, temperature, context.threads, context.device)
 
 
-def _continued(task: Task, system: LennardJonesLiquid, inputs: Mapping[str, Output]) -> ParticleState:
+def _continued(task: Task, system: LennardJonesLiquid, inputs: Mapping[str, Output], device: str) -> ParticleState:
     """The last state of the task before, with this task's key."""
     if "state" not in inputs:
         raise TaskError(f"{task.label}: expected an input `state`; got {', '.join(inputs) or 'none'}. Add it to the task.")
@@ -61,7 +61,9 @@ def _continued(task: Task, system: LennardJonesLiquid, inputs: Mapping[str, Outp
                 f"{task.label}: expected finite `{name}` of shape {list(shape)}; got shape {list(arrays[name].shape)}. "
                 "Compute the task it comes from again."
             )
-    tensors = {name: torch.from_numpy(np.array(arrays[name], dtype=np.float64)) for name in ("positions", "velocities", "box")}
+    tensors = {
+        name: torch.from_numpy(np.array(arrays[name], dtype=np.float64)).to(device) for name in ("positions", "velocities", "box")
+    }
     return ParticleState(**tensors, key=task.key)
 
 
@@ -93,7 +95,7 @@ class Recorder:
             state, trace = engine.record(state, self.stride, count)
             self.traces.append(trace)
             if self.samples % self.frame_stride == 0:
-                self.frames.append(state.positions.numpy().astype(np.float32))
+                self.frames.append(state.positions.cpu().numpy().astype(np.float32))
             self._report(engine, self.samples / max(1, round(self.leg.steps / self.stride)))
         return state
 
@@ -114,9 +116,9 @@ class Recorder:
             "momentum": np.linalg.norm(trace.momentum, axis=1) / math.sqrt(self.system.temperature),
             "frame_time": interval * self.frame_stride * np.arange(1, len(self.frames) + 1),
             "frames": np.array(self.frames, dtype=np.float32).reshape(-1, self.system.atoms, 3),
-            "positions": state.positions.numpy(),
-            "velocities": state.velocities.numpy(),
-            "box": state.box.numpy(),
+            "positions": state.positions.cpu().numpy(),
+            "velocities": state.velocities.cpu().numpy(),
+            "box": state.box.cpu().numpy(),
         }
         document = {
             "steps": self.stride * self.samples,
@@ -133,7 +135,7 @@ class Recorder:
         )
 
     def _effective_energy(self, engine: LiquidEngine, trace: Trace) -> np.ndarray:
-        energy = trace.potential_energy + trace.kinetic_energy - trace.heat
+        energy: np.ndarray = trace.potential_energy + trace.kinetic_energy - trace.heat
         return energy / (engine.freedom * self.system.temperature)
 
     def _report(self, engine: LiquidEngine, fraction: float) -> None:

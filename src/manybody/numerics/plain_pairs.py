@@ -1,0 +1,90 @@
+"""Pair energies and forces in plain torch, on any device: the oracle of the generated kernels, and the path on CUDA.
+
+Written without regard to speed: all pairs, chunk by chunk, minimum image. Sums run in a fixed order, so that the same
+input gives the same bits on the same device.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manybody.numerics.pairs import FUNCTIONS, PairPotential
+
+CHUNK_BYTES = 256 * 2**20  # of one [rows, atoms, 3] array
+
+
+@dataclass(frozen=True)
+class PlainPairs:
+    """A potential with values for its parameters, evaluated by torch and differentiated by autograd."""
+
+    potential: PairPotential
+    values: dict[str, float]
+
+    def energy(self, r2: Tensor) -> Tensor:
+        """u as a function of squared distances, of any shape; not shifted."""
+        names: dict[str, Any] = {"r2": r2, "r": torch.sqrt(r2)} | self.values
+        functions = {name: getattr(torch, name) for name in FUNCTIONS}
+        return torch.zeros_like(r2) + _evaluate(ast.parse(self.potential.expression, mode="eval").body, names, functions)
+
+    def force_over_r(self, r2: Tensor) -> Tensor:
+        """-u'(r)/r = -2 du/d(r2), for squared distances of any shape."""
+        with torch.enable_grad():
+            leaf = r2.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.energy(leaf).sum(), leaf)
+        return -2 * slope
+
+    def evaluate(self, positions: Tensor, box: Tensor, cutoff: float) -> tuple[Tensor, float, float, float]:
+        """Forces [atoms, 3], energy (not shifted), virial and number of pairs within `cutoff`, at most half the box.
+
+        positions [atoms, 3] and box [3] on the same device. Cost: O(atoms^2).
+        """
+        atoms = len(positions)
+        rows = max(1, CHUNK_BYTES // (24 * atoms))
+        forces, totals = torch.empty_like(positions), torch.zeros(3, dtype=positions.dtype, device=positions.device)
+        for start in range(0, atoms, rows):
+            apart = positions[start : start + rows, None] - positions
+            apart = apart - box * torch.round(apart / box)
+            r2 = (apart**2).sum(dim=-1)
+            own = torch.arange(len(r2), device=r2.device)
+            r2[own, start + own] = torch.inf
+            inside = ~(r2 > cutoff**2)
+            safe = torch.where(inside, r2, cutoff**2)
+            pull = torch.where(inside, self.force_over_r(safe), 0.0)
+            forces[start : start + rows] = (pull[..., None] * apart).sum(dim=1)
+            energy = torch.where(inside, self.energy(safe), 0.0).sum()
+            totals = totals + 0.5 * torch.stack([energy, (pull * safe).sum(), inside.sum()])
+        energy_sum, virial, pairs = totals.tolist()
+        return forces, energy_sum, virial, pairs
+
+
+def _evaluate(node: ast.expr, names: dict[str, Any], functions: dict[str, Any]) -> Any:
+    """The value of an expression that `PairPotential` has checked."""
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id=name):
+            return names[name]
+        case ast.UnaryOp(op=op, operand=operand):
+            value = _evaluate(operand, names, functions)
+            return -value if isinstance(op, ast.USub) else value
+        case ast.Call(func=ast.Name(id=name), args=[argument]):
+            return functions[name](torch.as_tensor(_evaluate(argument, names, functions)))
+        case ast.BinOp(left=left, op=op, right=right):
+            a, b = _evaluate(left, names, functions), _evaluate(right, names, functions)
+            match op:
+                case ast.Add():
+                    return a + b
+                case ast.Sub():
+                    return a - b
+                case ast.Mult():
+                    return a * b
+                case ast.Div():
+                    return a / b
+                case ast.Pow():
+                    return a**b
+    raise ValueError(f"expected arithmetic; got {ast.unparse(node)}. Write it with + - * / ** and the functions known.")
