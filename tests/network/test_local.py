@@ -154,12 +154,46 @@ def test_files_where_the_user_is_are_not_taken_for_modules(
     assert first(backend, "finished").attempt == "a"
 
 
-def test_a_worker_that_the_system_refuses_is_explained(backend: Embedded) -> None:
+def refusal(backend: Embedded, descriptors: int) -> str:
+    """What submitting says where only so many more files can be opened, empty where that is enough."""
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 2, allowed[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1 + descriptors, allowed[1]))
     try:
-        with pytest.raises(BackendError, match=r"Worker 1 of 1 cannot be started: .*Ask for fewer workers"):
-            backend.submit("a", task("add", terms=[1.0]), {})
+        backend.submit("a", task("add", terms=[1.0]), {})
+    except BackendError as error:
+        return str(error)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, allowed)
+    return ""
+
+
+def test_a_worker_that_the_system_refuses_is_explained_and_leaves_nothing(backend: Embedded) -> None:
+    opened = os.listdir("/proc/self/fd")
+    enough = 0
+    while said := refusal(backend, enough):  # at the socket, the log, the pipes, the process itself
+        assert "Worker 1 of 1 cannot be started" in said
+        assert "Ask for fewer workers" in said
+        assert os.listdir("/proc/self/fd") == opened
+        assert workers() == []
+        enough += 1
+    assert 3 < enough < 20
     assert list(backend.events())[-1].kind == "finished"
+
+
+def test_an_attempt_may_be_cancelled_while_its_end_waits_to_be_heard(tmp_path: Path, backend: Embedded) -> None:
+    with Embedded(tmp_path / "objects", workers=2) as both:
+        for attempt in ("a", "b"):
+            both.submit(attempt, task("iterate", steps=FOREVER), {})
+        started = (event for event in both.events() if event.kind == "started")
+        assert {next(started).attempt, next(started).attempt} == {"a", "b"}
+        for worker in workers():
+            descriptor = os.pidfd_open(worker.pid)
+            worker.kill()
+            assert select.select([descriptor], [], [], DYING_S)[0]
+            os.close(descriptor)
+        lost = []
+        for event in both.events():
+            if event.kind == "lost":
+                lost.append(event.attempt)
+                both.cancel({"a": "b", "b": "a"}[event.attempt])
+        assert len(lost) == 1

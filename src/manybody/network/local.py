@@ -80,12 +80,16 @@ class Embedded:
                     last = time.monotonic()
             wait = None if timeout is None else max(0.0, last + timeout - time.monotonic())
             ready = self._selector.select(wait)
-            if not ready and wait is not None and time.monotonic() >= last + wait:
+            if not ready and wait is not None:
                 return
             for worker in {key.data.name: key.data for key, _ in ready}.values():
-                for event in self._hear(worker):
+                for event in self._hear(worker) if worker in self._workers else ():  # not dismissed since
                     yield event
                     last = time.monotonic()
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when there may be events, for a loop of the caller's own."""
+        return self._selector.fileno()  # type: ignore[attr-defined,no-any-return]  # all but `select` itself have one
 
     def cancel(self, attempt: str) -> None:
         """Stop an attempt; no event of it follows. A worker that computes it is killed."""
@@ -165,7 +169,10 @@ class Embedded:
         if isinstance(report, Failed):
             said = worker.tail()
             reason = report.reason + (f"\nIt had printed:\n{said}" if said else "")
-            return Event("failed", report.attempt, task, worker.name, seconds=report.seconds, reason=reason)
+            return Event(
+                "failed", report.attempt, task, worker.name,
+                seconds=report.seconds, reason=reason, node_fault=report.node_fault,
+            )  # fmt: skip
         return Event(
             "finished", report.attempt, task, worker.name, result=report.result, nbytes=report.nbytes, seconds=report.seconds
         )

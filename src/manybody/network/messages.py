@@ -51,12 +51,13 @@ class Finished(Frozen):
 
 
 class Failed(Frozen):
-    """From a worker: the task gave no result, and why."""
+    """From a worker: the task gave no result, and why; `node_fault` where its store could not do what was asked."""
 
     kind: Literal["failed"] = "failed"
     attempt: str
     reason: str
     seconds: float
+    node_fault: bool = False
 
 
 ToWorker = Run

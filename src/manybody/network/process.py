@@ -60,12 +60,14 @@ class Worker:
                 stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=[theirs.fileno()], process_group=0,
                 env=os.environ | dict.fromkeys(THREAD_LIMITS, str(threads)),
             )  # fmt: skip
+            opened.enter_context(process)  # which waits for its end
+            opened.callback(process.kill)
+            # Where the system has it, a descriptor that becomes readable when the process dies: a child of the worker
+            # may still hold the socket open then.
+            death = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else None
             opened.pop_all()  # all is well: what was opened stays so until `end`
         theirs.close()
         ours.setblocking(False)
-        # Where the system has it, a descriptor that becomes readable when the process dies: a child of the worker
-        # may still hold the socket open then.
-        death = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else None
         return cls(name, process, ours, log, death)
 
     def watch(self, selector: selectors.BaseSelector) -> None:
@@ -107,7 +109,8 @@ class Worker:
         if code is None:
             how = "closed its line"
         else:
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+            names = {number.value: number.name for number in signal.Signals}
+            how = f"was killed by {names.get(-code, f'signal {-code}')}" if code < 0 else f"ended with status {code}"
         said = self.tail()
         return f"worker {self.name} {how}" + (f"; it last said:\n{said}" if said else "")
 
