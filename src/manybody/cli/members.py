@@ -45,13 +45,15 @@ def _member(spec: type[NamedSpec]) -> dict[str, Any]:
 
 
 def _parameter(field: Parameter) -> dict[str, Any]:
+    from pydantic_core import to_jsonable_python
+
     return {
         "name": field.name,
         "kind": field.kind,
         "dimension": field.dimension.name if field.dimension else None,
         "unit": field.dimension.example if field.dimension else None,
         "required": field.required,
-        "default": field.default,
+        "default": to_jsonable_python(field.default),
         "bounds": dict(field.bounds),
         "limits": field.limits,
         "choices": list(field.choices),

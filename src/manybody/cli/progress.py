@@ -134,16 +134,17 @@ class Watching:
 
 
 class Lines(Watching):
-    """Progress where there is no terminal: a line every few seconds."""
+    """Progress where there is no terminal: a line every few seconds, and at the first and the last finished task."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self.last = time.monotonic()
+        self.last = -LINE_EVERY_S
 
     def event(self, event: Event, task: Task, tally: Tally, left_s: float | None) -> None:
         """Something happened to a task."""
         super().event(event, task, tally, left_s)
-        if time.monotonic() - self.last >= LINE_EVERY_S or tally.computed + tally.cached == tally.total:
+        telling = event.kind == "finished" and (tally.computed == 1 or tally.computed + tally.cached == tally.total)
+        if telling or time.monotonic() - self.last >= LINE_EVERY_S:
             self.last = time.monotonic()
             self.say("  " + "; ".join([self.board.states(), *self.board.details()]))
 

@@ -68,13 +68,12 @@ def _members(group: catalog.Group) -> Iterator[tuple[str, type[NamedSpec]]]:
 
 
 def _starting_values(spec: type[NamedSpec]) -> dict[str, Any]:
-    """A value for each required field: its first example, else one within its bounds."""
-    return {field.name: _starting_value(field) for field in parameters(spec) if field.required}
+    """A value for each field that has examples, the first of them, and for each required one that has none."""
+    chosen = {field.name: field.examples[0] for field in parameters(spec) if field.examples}
+    return chosen | {field.name: _within_bounds(field) for field in parameters(spec) if field.required and not field.examples}
 
 
-def _starting_value(field: Parameter) -> Any:
-    if field.examples:
-        return field.examples[0]
+def _within_bounds(field: Parameter) -> Any:
     if field.choices:
         return field.choices[0]
     low = field.bounds.get("ge", field.bounds.get("gt", 0.0))
@@ -87,11 +86,11 @@ def _starting_value(field: Parameter) -> Any:
 
 def _sections(study: Study) -> Iterator[str]:
     units = study.unit_system
-    about = {field.name: field for field in parameters(Study)} | {"name": None}
+    about = {field.name: field for field in parameters(Study)}
     for name in Study.model_fields:
         value = getattr(study, name)
         field = about[name]
-        comment = f"  # {field.description}" if field and field.description else ""
+        comment = f"  # {field.description}" if field.description else ""
         if name == "units":
             yield f"units: {_units(units)}{comment}"
         elif name in ("system", "method"):

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from manybody.core.spec import NamedSpec
 from manybody.core.units import Dimension
 
 _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
@@ -36,8 +37,9 @@ class Parameter:
 
 
 def parameters(spec: type[BaseModel]) -> tuple[Parameter, ...]:
-    """The fields of a spec that a study file may give, in order; its `name` is not among them."""
-    return tuple(_parameter(name, field) for name, field in spec.model_fields.items() if name != "name")
+    """The fields of a spec in order; the `name` by which a catalog finds it is not among them."""
+    hidden = "name" if issubclass(spec, NamedSpec) else ""
+    return tuple(_parameter(name, field) for name, field in spec.model_fields.items() if name != hidden)
 
 
 def _parameter(name: str, field: FieldInfo) -> Parameter:

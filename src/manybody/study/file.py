@@ -17,7 +17,7 @@ from manybody.study.fields import parameters
 from manybody.study.located import LARGEST_FILE, Located, Mapping, Place, parse_yaml
 from manybody.study.reader import Path as FieldPath
 from manybody.study.reader import Reader
-from manybody.study.refusals import problem_of
+from manybody.study.refusals import joined, problem_of
 from manybody.study.settings import Setting, apply, parse_settings
 from manybody.study.sweep import SweepPoint, complete, distinct, read_sweep, try_points, without_effect
 
@@ -97,12 +97,12 @@ class _Study:
         if study is not None:
             self.try_sweep(study, points)
         if self.reader.problems or study is None:
-            raise InputError(*self.reader.problems)
+            raise InputError(*joined(self.reader.problems))
         if not points:
             return study
         swept = self.validated(study.model_copy(update={"sweep": tuple(point.values for point in points)}).model_dump())
         if swept is None:
-            raise InputError(*self.reader.problems)
+            raise InputError(*joined(self.reader.problems))
         return self.merged(swept, points)
 
     def document(self) -> dict[str, Any]:
@@ -148,7 +148,8 @@ class _Study:
         """Add pydantic's complaint, unless it follows from a value that was complained of already."""
         reader = self.reader
         if details["type"] == "refused":
-            path = (*path, details["ctx"]["field"])
+            named = details["ctx"]["field"]
+            path = path if path[-1:] == (named,) else (*path, named)
             if any(spoiled[:1] == path[:1] for spoiled in reader.spoiled):
                 return
         if any(path[: len(spoiled)] == spoiled or spoiled[: len(path)] == path for spoiled in reader.spoiled):
@@ -171,12 +172,10 @@ class _Study:
     def try_sweep(self, study: Study, points: Sequence[SweepPoint]) -> None:
         """Complain of points where the system or the method is impossible, and of settings that no point leaves room for."""
         if not any(path[0] == "sweep" for path in self.reader.spoiled):
-            for point, part, details in try_points(study, points):
-                name = details["ctx"]["field"] if details["type"] == "refused" else str(details["loc"][0])
-                swept = f"{part}.{name}"
+            for point, swept, details in try_points(study, points):
                 place = point.places.get(swept) or next(iter(point.places.values()), point.place)
                 came = place.text if swept in point.places else _shown(details["input"])
-                field = self.field((part, name))
+                field = self.field(tuple(swept.split(".")))
                 self.reader.problems.append(problem_of(details, place.where(f"sweep, {swept}"), came, field, self.units))
         for setting in without_effect(self.settings, points):
             name = ".".join(setting.path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from pydantic_core import ErrorDetails
@@ -55,6 +57,18 @@ def problem_of(error: ErrorDetails, where: str, came: str, field: Parameter | No
     expected = _EXPECTED.get(kind, _sentence(error["msg"]))
     remedy = "Put it in quotes to make it text." if kind == "string_type" else f"Give {expected} ({means})."
     return Problem(where, expected, came, remedy)
+
+
+def joined(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems, with those of one value that fits none of several types made one."""
+    found: dict[tuple[str, str], Problem] = {}
+    for problem in problems:
+        same = (problem.where, problem.came)
+        earlier = found.get(same)
+        if earlier and problem.expected not in earlier.expected:
+            problem = replace(earlier, expected=f"{earlier.expected}, or {problem.expected}")
+        found[same] = problem
+    return list(found.values())
 
 
 def _missing(name: str, where: str, field: Parameter | None) -> Problem:

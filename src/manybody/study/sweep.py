@@ -6,12 +6,13 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from manybody.core.catalog import suggest
+from manybody.core.spec import Spec
 from manybody.core.study import Study
 from manybody.study import located
 from manybody.study.located import Located, Mapping, Place
@@ -121,16 +122,29 @@ def complete(document: dict[str, Any], reader: Reader, points: Sequence[SweepPoi
 
 
 def try_points(study: Study, points: Sequence[SweepPoint]) -> Iterator[tuple[SweepPoint, str, ErrorDetails]]:
-    """What is impossible at each point: the point, `system` or `method`, and pydantic's complaint."""
+    """What is impossible at each point: the point, the path of the field, and pydantic's complaint."""
     for point in points:
-        for part in PARTS:
-            spec = getattr(study, part)
-            changes = {name.split(".")[1]: value for name, value in point.values.items() if name.startswith(f"{part}.")}
-            try:
-                type(spec).model_validate(spec.document() | changes)
-            except ValidationError as error:
-                for details in error.errors(include_url=False):
-                    yield point, part, details
+        try:
+            system = _varied(study.system, "system", point)
+            method = _varied(study.method, "method", point)
+            method.suits(system)
+        except ValidationError as error:
+            part = "system" if error.title == type(study.system).__name__ else "method"
+            for details in error.errors(include_url=False):
+                name = details["ctx"]["field"] if details["type"] == "refused" else str(details["loc"][0])
+                yield point, f"{part}.{name}", details
+        except PydanticCustomError as error:  # raised by `suits`, outside any validator
+            details = ErrorDetails(type=error.type, loc=(), msg=error.message(), input=None, ctx=error.context or {})
+            yield point, "method", details
+
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+def _varied(spec: SpecT, part: str, point: SweepPoint) -> SpecT:
+    """A system or a method with the point's values in place."""
+    changes = {name.split(".")[1]: value for name, value in point.values.items() if name.startswith(f"{part}.")}
+    return type(spec).model_validate(spec.document() | changes)
 
 
 def distinct(study: Study) -> tuple[list[int], dict[int, int]]:
