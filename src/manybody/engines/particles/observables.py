@@ -12,7 +12,6 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
-from scipy.spatial import cKDTree
 
 from manybody.core.protocols import MeasureSpec, Samples
 from manybody.core.study import Point
@@ -80,21 +79,22 @@ class RadialDistribution(MeasureSpec):
         system, method = _particles(point)
         edges = np.linspace(0.0, min(5.0, system.box / 2), self.bins + 1)
         frames = np.concatenate([np.asarray(output.arrays["frames"], dtype=np.float64) for output in outputs])
-        values = np.array([radial_distribution(frame, system.box, edges) for frame in frames]).reshape(-1, self.bins)
+        values = radial_distribution(frames, system.box, edges)
         pairs = np.concatenate([np.asarray(output.arrays["pairs"])[_at_frames(output)] for output in outputs])
         return Samples(values, _weights(system, method, pairs), method.frame_every, 0.5 * (edges[1:] + edges[:-1]))
 
 
-def radial_distribution(positions: np.ndarray, box: float, edges: np.ndarray) -> np.ndarray:
-    """g(r) of one configuration [atoms, 3] in a periodic cube, between `edges` [bins + 1] up to half of it: [bins]."""
-    atoms = len(positions)
-    tree = cKDTree(
-        np.mod(positions, box) % box, boxsize=np.full(3, box)
-    )  # twice: mod of a tiny negative number is the box itself
-    within = tree.count_neighbors(tree, edges)  # ordered pairs, each atom counted with itself
+def radial_distribution(frames: np.ndarray, box: float, edges: np.ndarray) -> np.ndarray:
+    """g(r) of configurations [frames, atoms, 3] in a periodic cube, between evenly spaced `edges` [bins + 1]: [frames, bins].
+
+    `edges` begin at 0 and end at half the box or before.
+    """
+    from manybody.numerics.histogram import pair_distances  # compiled: only where it is measured
+
+    atoms = frames.shape[1]
+    counts = pair_distances(np.ascontiguousarray(frames, dtype=np.float64), box, float(edges[-1]), len(edges) - 1)
     shells = 4 / 3 * np.pi * np.diff(edges**3)
-    found: np.ndarray = np.diff(np.maximum(within - atoms, 0)) / (atoms * (atoms - 1) / box**3 * shells)
-    return found
+    return np.asarray(counts / (atoms * (atoms - 1) / box**3 * shells))
 
 
 def _particles(point: Point) -> tuple[LennardJonesLiquid, MolecularDynamics]:
