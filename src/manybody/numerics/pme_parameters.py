@@ -41,36 +41,41 @@ class PMEParameters:
             raise InputError(Problem("mesh", expected, f"{self.mesh}", "Refine the mesh or lower the order."))
 
 
-@lru_cache(maxsize=4096)
-def aliasing_integral(spacing: float, order: int) -> float:
-    """I_n(alpha h): the error of the mesh, in units where the root-mean-square force error is q2 alpha^2 sqrt(alpha) I /
-    sqrt(N V), q2 = sum q^2, for uncorrelated charges.
+@lru_cache(maxsize=1024)
+def aliasing_integrals(spacing: float, order: int) -> tuple[float, float]:
+    """Errors of a mesh of spacing alpha h: by other charges, and by a charge's own image on the mesh; without units.
 
     Spreading lets mode k appear at k + G, G = 2 pi l / h, with amplitude A_l = (k_x / (k_x + G))^n, normalised as the
     Euler spline does. To first order in A the squared force error of a pair sums, over k and the three axes,
     g(k)^2 [A_l^2 (k^2 + |k + G|^2) + 4 k^2 A_l^2], g = 4 pi / k^2 exp(-k^2 / 4 alpha^2): aliasing when reading, when
-    spreading, and the loss from the mode itself. After H. Wang, F. Dommert, C. Holm, J. Chem. Phys. 133 (2010) 034117.
+    spreading, and the loss from the mode itself. A charge meets itself with all modes in phase, in the force
+    2 G sin(G x) sum_k g A_1. After H. Wang, F. Dommert, C. Holm, J. Chem. Phys. 133 (2010) 034117, and V. Ballenegger,
+    J. J. Cerda, C. Holm, Comput. Phys. Commun. 182 (2011) 1919.
     """
-    edge = math.pi / spacing  # in units of alpha
-    x = np.linspace(0, edge, 161)[1:] - 0.5 * edge / 160
-    p = np.linspace(0, min(edge, 9.0), 161)[1:] - 0.5 * min(edge, 9.0) / 160
+    edge = math.pi / spacing  # lengths in 1 / alpha
+    x = (np.arange(100) + 0.5) * edge / 100
+    p = (np.arange(80) + 0.5) * min(edge, 9.0) / 80
     square = x[:, None] ** 2 + p[None, :] ** 2
-    g2 = (4 * math.pi / square) ** 2 * np.exp(-square / 2)
+    g = 4 * math.pi / square * np.exp(-square / 4)
     ratios = {layer: (x / (x + 2 * edge * layer)) ** order for layer in (-2, -1, 1, 2)}
     norm = np.abs(1 + sum(ratios.values()))
     total = np.zeros_like(square)
     for layer, ratio in ratios.items():
         aliased = (x + 2 * edge * layer)[:, None] ** 2 + p[None, :] ** 2
         total += (ratio / norm)[:, None] ** 2 * (aliased + 5 * square)
-    measure = 2 * math.pi * p[None, :] * (x[1] - x[0]) * (p[1] - p[0]) * 2 / (2 * math.pi) ** 3
-    beyond = 4 * math.exp(-(edge**2) / 2) / edge  # modes the mesh does not have: the integral of k^2 g^2 past the edge
-    return math.sqrt(3 * float((g2 * total * measure).sum()) + beyond)
+    measure = 2 * math.pi * p[None, :] * (x[1] - x[0]) * (p[1] - p[0]) / (2 * math.pi) ** 3  # of half the modes: k_x > 0
+    beyond = 8 * math.exp(-(edge**2) / 2) / edge  # modes the mesh does not have: the integral of k^2 g^2 past its edge
+    nearest = (np.abs(ratios[1]) + np.abs(ratios[-1])) / norm
+    own = math.sqrt(6) * 2 * edge * float((g * nearest[:, None] * measure).sum())
+    return math.sqrt(6 * float((g**2 * total * measure).sum()) + beyond), own
 
 
 def mesh_error(charges: Array, volume: float, alpha: float, spacing: float, order: int) -> float:
-    """Estimated root-mean-square force error of a mesh of `spacing` (length), charge^2 / length^2."""
-    scale = float((charges**2).sum()) * alpha**2.5 / math.sqrt(len(charges) * volume)
-    return float(scale * aliasing_integral(float(f"{alpha * spacing:.4g}"), order))
+    """Estimated root-mean-square force error of a mesh of `spacing` (length) for uncorrelated charges, charge^2 / length^2."""
+    others, own = aliasing_integrals(float(f"{alpha * spacing:.9g}"), order)  # rounded: the table of SPACINGS is met again
+    others *= float((charges**2).sum()) * math.sqrt(alpha / (len(charges) * volume))
+    own *= alpha**2 * math.sqrt(float((charges**4).mean()))
+    return math.hypot(others, own)
 
 
 def mesh_size(least: float) -> int:
@@ -88,13 +93,15 @@ def _rest(size: int) -> int:
     return size
 
 
+SPACINGS = tuple(np.geomspace(0.08, 2.4, 70).tolist())  # alpha h, in steps of 5 %
+
+
 def widest_spacing(charges: Array, volume: float, alpha: float, order: int, error: float) -> float:
-    """The widest mesh spacing whose estimated error stays below `error`."""
-    low, high = 0.02 / alpha, 3.0 / alpha
-    for _ in range(40):
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if mesh_error(charges, volume, alpha, middle, order) < error else (low, middle)
-    return low
+    """The widest mesh spacing, to 5 %, whose estimated error stays below `error`."""
+    for scaled in reversed(SPACINGS):
+        if mesh_error(charges, volume, alpha, scaled / alpha, order) <= error:
+            return scaled / alpha
+    return SPACINGS[0] / alpha
 
 
 def cost(atoms: int, density: float, parameters: PMEParameters) -> float:
@@ -117,7 +124,7 @@ def choose(
     volume, half = abs(float(np.linalg.det(cell))), force_error / math.sqrt(2)
     density = len(charges) / volume
     heights = cell_heights(cell)
-    cutoffs = density ** (-1 / 3) * np.geomspace(1.5, 6.0, 15) if cutoff is None else np.array([cutoff])
+    cutoffs = density ** (-1 / 3) * np.geomspace(1.5, 6.0, 25) if cutoff is None else np.array([cutoff])
     best: PMEParameters | None = None
     for reach in cutoffs:
         alpha = splitting(charges, volume, float(reach), half)
