@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from manybody import __version__
-from manybody.cli import checks, doctor, new, run, show, systems
+from manybody.cli import checks, doctor, join, network, new, nodes, run, show, systems
 from manybody.cli.complaints import complain
 from manybody.core.errors import ManybodyError
 
@@ -26,12 +26,18 @@ for name, verb in (
     ("show", show.show),
     ("new", new.new),
     ("doctor", doctor.doctor),
+    ("invite", network.invite),
+    ("join", join.join),
+    ("leave", join.leave),
+    ("revoke", network.revoke),
+    ("nodes", nodes.nodes),
     ("systems", systems.systems),
     ("methods", systems.methods),
     ("measures", systems.measures),
     ("checks", checks.checks),
 ):
     app.command(name)(verb)
+app.add_typer(network.network, name="network")
 
 
 def _print_version(wanted: bool) -> None:

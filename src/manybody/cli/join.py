@@ -19,7 +19,8 @@ UNIT = "manybody-node.service"
 
 def join(
     invitation: Annotated[
-        str | None, typer.Argument(help="The line that `manybody invite` printed; needed the first time only.", show_default=False)
+        str | None,
+        typer.Argument(help="The line that `manybody invite` printed; needed the first time only.", show_default=False),
     ] = None,
     name: Annotated[str, typer.Option(help="Name of this node [default: this machine's].")] = "",
     workers: Annotated[int | None, typer.Option(min=1, help="Tasks at a time [default: one for each core].")] = None,

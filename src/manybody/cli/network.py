@@ -30,7 +30,9 @@ def up(
 
     def announce(address: str) -> None:
         typer.echo(f"Gateway at {address}")
-        typer.echo("Invite a node with `manybody invite`; run on the network with `manybody run STUDY --network " + address + "`.")
+        typer.echo(
+            "Invite a node with `manybody invite`; run on the network with `manybody run STUDY --network " + address + "`."
+        )
 
     serve(Home(), host, port, name or [], Settings(lease_s=lease), announce)
 

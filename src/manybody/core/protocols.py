@@ -61,6 +61,8 @@ class MethodSpec(NamedSpec, ABC):
 
     `stages` maps a stage to ``module:function``, imported only where a task runs; `gangs` likewise the stages that
     several processes run together (`GangStage`). `extent` is the field that a study's `scale` multiplies.
+    `trial` is a system and changes to the method, as documents, whose first task takes seconds: what nodes are
+    measured with.
     """
 
     version: ClassVar[str]
@@ -69,6 +71,7 @@ class MethodSpec(NamedSpec, ABC):
     gangs: ClassVar[Mapping[str, str]] = {}
     extent: ClassVar[str]
     convergence: ClassVar[Convergence | None] = None
+    trial: ClassVar[tuple[Mapping[str, Any], Mapping[str, Any]] | None] = None
 
     @abstractmethod
     def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
@@ -266,7 +269,8 @@ class Event:
     """What a backend tells of an attempt.
 
     `started`; `progress` (with `progress`); `finished` (with the `result` digest, its size and the time it took);
-    `failed` (the task itself: `reason`, not worth a retry); `lost` (the worker: worth a retry).
+    `failed` (the task itself: `reason`, not worth a retry); `lost` (the worker: worth a retry). `node_fault` says of a
+    failure that the store of the machine was to blame (a full disk), so that another machine may well succeed.
     """
 
     kind: Literal["started", "progress", "finished", "failed", "lost"]
@@ -278,6 +282,7 @@ class Event:
     nbytes: int = 0
     seconds: float = 0.0
     reason: str = ""
+    node_fault: bool = False
 
 
 class Backend(Protocol):

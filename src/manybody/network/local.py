@@ -87,9 +87,21 @@ class Embedded:
                     yield event
                     last = time.monotonic()
 
+    def poll(self) -> Iterator[Event]:
+        """The events that are there now, without waiting; hears idle workers too, which `events` leaves for later."""
+        ready = True
+        while ready:
+            for worker in self._assign():
+                if worker.order:
+                    yield Event("started", worker.order.attempt, worker.order.task.digest, worker.name)
+            heard = {key.data.name: key.data for key, _ in self._selector.select(0)}
+            ready = bool(heard)
+            for worker in heard.values():
+                yield from self._hear(worker) if worker in self._workers else ()
+
     def fileno(self) -> int:
-        """A descriptor that becomes readable when there may be events, for a loop of the caller's own."""
-        return self._selector.fileno()  # type: ignore[attr-defined,no-any-return]  # all but `select` itself have one
+        """A descriptor that becomes readable when `poll` may tell something, for a loop of the caller's own."""
+        return self._selector.fileno()
 
     def cancel(self, attempt: str) -> None:
         """Stop an attempt; no event of it follows. A worker that computes it is killed."""

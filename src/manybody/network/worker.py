@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import cast
 
 from manybody.core import catalog
-from manybody.core.errors import ManybodyError, TaskError
+from manybody.core.errors import ManybodyError, StoreError, TaskError
 from manybody.core.protocols import MethodSpec, Stage
 from manybody.core.task import Output, Progress, Task
 from manybody.network.messages import Failed, Finished, Progressed, Ready, Run, read_order, write
@@ -74,7 +74,7 @@ def compute(task: Task, inputs: dict[str, Output], context: Lent) -> Output:
 
 def serve(order: Run, channel: socket.socket, objects: ObjectStore, threads: int) -> Finished | Failed:
     """Carry out one order, whatever becomes of it."""
-    start = time.perf_counter()
+    start, node_fault = time.perf_counter(), False
     try:
         inputs = {name: objects.get(digest) for name, digest in order.inputs.items()}
         output = compute(order.task, inputs, Lent(channel, order.attempt, threads))
@@ -82,7 +82,7 @@ def serve(order: Run, channel: socket.socket, objects: ObjectStore, threads: int
             raise TaskError(f"{order.task.label}: expected an Output; the stage gave {type(output).__name__}.")
         stored = objects.put(output)
     except ManybodyError as error:
-        reason = str(error)
+        reason, node_fault = str(error), isinstance(error, StoreError)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the boundary to foreign code: however a task fails, its worker goes on
         lines = traceback.format_exc().splitlines()[-TRACEBACK_LINES:]
         reason = "\n".join([f"{order.task.label}: {type(error).__name__}: {error}", *lines])
@@ -90,7 +90,8 @@ def serve(order: Run, channel: socket.socket, objects: ObjectStore, threads: int
         seconds = time.perf_counter() - start
         return Finished(attempt=order.attempt, result=stored.digest, nbytes=stored.nbytes, seconds=seconds)
     reason = reason.encode(errors="replace").decode()  # a file's name in a message may be no valid text
-    return Failed(attempt=order.attempt, reason=reason, seconds=time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return Failed(attempt=order.attempt, reason=reason, seconds=seconds, node_fault=node_fault)
 
 
 def end_with_conductor() -> None:

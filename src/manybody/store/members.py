@@ -16,6 +16,7 @@ from typing import Literal
 from sqlalchemy import Connection, RowMapping, func, select, update
 
 from manybody.core.errors import InputError, Problem
+from manybody.store.queue import give_back
 from manybody.store.schema import invitations, members, queue
 
 Role = Literal["node", "client"]
@@ -128,8 +129,7 @@ def shut_out(connection: Connection, member: int, reason: str) -> int:
     connection.execute(
         update(members).where((members.c.id == member) & members.c.revoked.is_(None)).values(revoked=now, reason=reason)
     )
-    held = (queue.c.member == member) & (queue.c.state == "leased")
-    return connection.execute(update(queue).where(held).values(state="lost", ended=now, reason=reason)).rowcount
+    return give_back(connection, member, reason)
 
 
 def records(connection: Connection) -> dict[int, Record]:

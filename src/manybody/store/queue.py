@@ -231,10 +231,23 @@ def end(connection: Connection, member: int, how: Ended) -> bool:
     return connection.execute(update(queue).where(mine).values(changes)).rowcount == 1
 
 
+def give_back(connection: Connection, member: int, reason: str) -> int:
+    """Take back everything that a member holds; returns how many attempts."""
+    held = (queue.c.member == member) & (queue.c.state == "leased")
+    worker = case((queue.c.worker == "", _node_name()), else_=queue.c.worker)
+    ended = {"state": "lost", "ended": time.time(), "reason": reason, "worker": worker}
+    return connection.execute(update(queue).where(held).values(ended)).rowcount
+
+
+def _node_name() -> Any:
+    """The name of the member that holds an attempt, as part of a query."""
+    return select(members.c.name).where(members.c.id == queue.c.member).scalar_subquery()
+
+
 def expire(connection: Connection, now: float) -> int:
     """Take back the leases that have run out; returns how many."""
     gone = (queue.c.state == "leased") & (queue.c.expires < now)
-    node = select(members.c.name).where(members.c.id == queue.c.member).scalar_subquery()
+    node = _node_name()
     over = now >= queue.c.leased + queue.c.deadline_s
     reason = "node " + node + case((over, " passed the deadline of the attempt"), else_=" has not been heard for its lease")
     worker = case((queue.c.worker == "", node), else_=queue.c.worker)
@@ -280,7 +293,7 @@ def proofs(connection: Connection, task_digest: str) -> list[Proof]:
 def count(connection: Connection) -> dict[str, int]:
     """How many attempts there are in each state."""
     query = select(queue.c.state, func.count()).group_by(queue.c.state)
-    return {state: number for state, number in connection.execute(query)}
+    return dict(connection.execute(query).tuples().all())
 
 
 class Changes:

@@ -89,6 +89,11 @@ class MolecularDynamics(MethodSpec):
         claim="without a thermostat the energy fluctuates with the square of the time step (velocity Verlet)",
     )
 
+    trial: ClassVar[tuple[Mapping[str, Any], Mapping[str, Any]] | None] = (
+        {"name": "lennard-jones-liquid", "temperature": 0.85, "density": 0.776},
+        {"equilibration": 4.0},
+    )
+
     name: Literal["molecular-dynamics"] = "molecular-dynamics"
     thermostat: Thermostat = Field("bussi", description="`bussi` (stochastic velocity rescaling), `langevin`, or `none` (NVE)")
     thermostat_time: Time = Field(0.5, gt=0, description="relaxation time of the thermostat")

@@ -1,0 +1,156 @@
+"""The federation as a backend: attempts go into the queue of the ledger, nodes pull them through the gateway."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Connection
+
+from manybody.core.protocols import Event, NodeInfo
+from manybody.core.task import Progress, Task
+from manybody.network.federation.protocol import Installed, Report
+from manybody.network.messages import BackendError
+from manybody.store import members, queue
+from manybody.store.ledger import Ledger
+from manybody.store.queue import Standing
+
+ALIVE_S = 30.0  # after so long without a word from it, a node is not counted on
+LOOK_S, LOOK_LIMIT_S = 0.002, 0.03  # between looks at the ledger: short after an event, then longer
+DEADLINE_S, DEADLINE_FACTOR = 600.0, 50.0  # a node may take this long, or so many times the expected cost
+FINAL = ("finished", "failed", "lost")
+
+
+class Federation:
+    """Runs tasks on the nodes of a federation (`core.protocols.Backend`), over the ledger that its gateway serves.
+
+    To be used from one thread. Whoever submits may be killed at any time: what nodes finish meanwhile stays in the
+    queue, and whoever submits the same task next takes it over. Workers are called ``<node>/<process>``.
+    """
+
+    def __init__(self, ledger: Ledger, alive_s: float = ALIVE_S) -> None:
+        self._ledger, self._alive_s = ledger, alive_s
+        self._changes = queue.Changes(ledger.database)
+        self._tasks: dict[str, str] = {}
+        self._told: dict[str, tuple[str, str]] = {}
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def submit(self, attempt: str, task: Task, inputs: Mapping[str, str], avoid: frozenset[str] = frozenset()) -> None:
+        """Queue an attempt. A method, version or stage that no node has is refused: the attempt fails at once."""
+        if self._closed:
+            raise BackendError("This backend is closed. Make a new one.")
+        deadline = max(DEADLINE_S, DEADLINE_FACTOR * task.cost)
+        wanted = queue.Queued(attempt, task, inputs, avoid, deadline)
+        with self._ledger.database.writing() as connection:
+            queue.submit(connection, wanted, refusal(task, [report for _, report in self._live(connection)]))
+        self._tasks[attempt] = task.digest
+        self._told[attempt] = ("", "")
+
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
+        """Events as they come; ends after `timeout` seconds without one, or when nothing is queued or running."""
+        last, pause = time.monotonic(), LOOK_S
+        first = True
+        while self._tasks:
+            found = self._look() if first or self._changes.seen() else []
+            first = False
+            for event in found:
+                if event.attempt in self._tasks:  # not cancelled since
+                    if event.kind in FINAL:
+                        del self._tasks[event.attempt], self._told[event.attempt]
+                    yield event
+                    first = True  # what the caller has done meanwhile may have been the last change
+            if found:
+                last, pause = time.monotonic(), LOOK_S
+                continue
+            left = None if timeout is None else last + timeout - time.monotonic()
+            if left is not None and left <= 0:
+                return
+            time.sleep(pause if left is None else min(pause, left))
+            pause = min(1.5 * pause, LOOK_LIMIT_S)
+
+    def cancel(self, attempt: str) -> None:
+        """Stop an attempt; no event of it follows. Its node drops it at the next heartbeat."""
+        if self._tasks.pop(attempt, None) is not None:
+            del self._told[attempt]
+            with self._ledger.database.writing() as connection:
+                queue.cancel(connection, attempt)
+
+    def nodes(self) -> list[NodeInfo]:
+        """The nodes that have been heard lately."""
+        with self._ledger.database.reading() as connection:
+            return [
+                NodeInfo(
+                    name=member.name, workers=report.workers, threads=report.threads, devices=report.devices,
+                    memory_bytes=report.memory_bytes, address=str(report.provenance.get("host", "")),
+                )
+                for member, report in self._live(connection)
+            ]  # fmt: skip
+
+    def close(self) -> None:
+        """Cancel what has not ended. The nodes stay: they are not this run's."""
+        if not self._closed:
+            for attempt in list(self._tasks):
+                self.cancel(attempt)
+            self._closed = True
+            self._changes.close()
+            self._ledger.close()
+
+    def _live(self, connection: Connection) -> list[tuple[members.Member, Report]]:
+        since = time.time() - self._alive_s
+        return [
+            (member, Report.model_validate_json(member.report))
+            for member in members.everyone(connection)
+            if member.role == "node" and member.revoked is None and member.report and (member.seen or 0.0) > since
+        ]
+
+    def _look(self) -> list[Event]:
+        with self._ledger.database.reading() as connection:
+            found = queue.standings(connection, self._tasks)
+        return [event for standing in found for event in self._news(standing)]
+
+    def _news(self, standing: Standing) -> Iterator[Event]:
+        """What has not been told of an attempt yet."""
+        attempt, task, worker = standing.attempt, standing.task, standing.worker
+        before, shown = self._told[attempt]
+        if worker and not before:
+            yield Event("started", attempt, task, worker)
+        if standing.progress and standing.progress != shown:
+            yield Event("progress", attempt, task, worker, progress=Progress(**json.loads(standing.progress)))
+        self._told[attempt] = (worker or before, standing.progress)
+        if standing.state == "finished":
+            yield Event(
+                "finished", attempt, task, worker, result=standing.result, nbytes=standing.nbytes, seconds=standing.seconds
+            )
+        elif standing.state == "failed":
+            yield Event("failed", attempt, task, worker, seconds=standing.seconds, reason=standing.reason)
+        elif standing.state in ("lost", "cancelled"):  # cancelled by somebody else
+            yield Event("lost", attempt, task, worker, seconds=standing.seconds, reason=standing.reason)
+
+
+def refusal(task: Task, reports: list[Report]) -> str:
+    """Why no node could ever run a task; empty where one can, or where no node is there yet to tell."""
+    have = [report.methods[task.method] for report in reports if task.method in report.methods]
+    if not reports or any(task.version == method.version and task.stage in method.stages for method in have):
+        return ""
+    if not have:
+        known = ", ".join(sorted({name for report in reports for name in report.methods})) or "no method at all"
+        return f"{task.label}: expected a method that a node has ({known}); got `{task.method}`. Install it on the nodes."
+    if not any(task.version == method.version for method in have):
+        theirs = _versions(have)
+        return (
+            f"{task.label}: expected version {task.version} of {task.method}; the nodes have {theirs}. Install the same release."
+        )
+    return f"{task.label}: expected a stage of {', '.join(have[0].stages)}; got `{task.stage}`."
+
+
+def _versions(have: list[Installed]) -> str:
+    return ", ".join(sorted({method.version for method in have}))

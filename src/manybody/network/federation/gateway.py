@@ -1,0 +1,422 @@
+"""The gateway: what it answers to each request. Nodes pull from it; it never calls them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from sqlalchemy import Connection
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import FileResponse, Response
+
+from manybody.core.errors import CorruptResultError, StoreError
+from manybody.network.federation.authority import Authority, fingerprint, parse_request, pem, verify
+from manybody.network.federation.blobs import Partial, RefusedBlobError
+from manybody.network.federation.guard import MEMBER, VERSION, Guard, Limits, RefusedError
+from manybody.network.federation.protocol import (
+    ATTEMPT_HEADER,
+    JOINING,
+    LENGTH_HEADER,
+    OFFSET_HEADER,
+    VERSIONS,
+    Accepted,
+    AskAuthority,
+    AskMembership,
+    AskWork,
+    Fail,
+    Finish,
+    Heartbeat,
+    Held,
+    Hello,
+    Leave,
+    Membership,
+    Order,
+    Report,
+    Welcome,
+    Work,
+    claim,
+    common_version,
+)
+from manybody.network.federation.protocol import Authority as AuthorityMessage
+from manybody.network.federation.writer import Writer
+from manybody.store import members, queue
+from manybody.store.database import Database
+from manybody.store.members import Member
+from manybody.store.objects import ObjectStore
+
+T = TypeVar("T")
+IDENTITY_S = 0.25  # how long a member is taken to be what it was when last looked up; a lease always looks again
+PIECE = 1 << 20  # bytes of an upload that are gathered before they go to the disk
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a gateway works: seconds a lease lasts without a heartbeat, and what callers may ask."""
+
+    lease_s: float = 15.0
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def alive_s(self) -> float:
+        """How long after it was last heard a node counts as there."""
+        return 2 * self.lease_s
+
+
+@dataclass
+class Gateway:
+    """The answers of one gateway over one ledger. `waiters` are long polls to be woken when there is work."""
+
+    database: Database
+    objects: ObjectStore
+    authority: Authority
+    settings: Settings
+    writer: Writer
+    waiters: set[asyncio.Event] = field(default_factory=set)
+    _known: dict[str, tuple[float, Member | None]] = field(default_factory=dict)
+    _uploading: set[str] = field(default_factory=set)
+    _intact: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def app(self) -> Guard:
+        """The application, guarded."""
+        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        for path, answer in (
+            ("/v1/join", self.join), ("/v1/hello", self.hello), ("/v1/node", self.describe), ("/v1/lease", self.lease),
+            ("/v1/heartbeat", self.heartbeat), ("/v1/finish", self.finish), ("/v1/fail", self.fail), ("/v1/leave", self.leave),
+        ):  # fmt: skip
+            app.add_api_route(path, answer, methods=["POST"], response_model=None)
+        app.add_api_route("/v1/objects/{digest}", self.fetch, methods=["GET"], response_model=None)
+        app.add_api_route("/v1/objects/{digest}", self.look, methods=["HEAD"], response_model=None)
+        app.add_api_route("/v1/objects/{digest}", self.store, methods=["PUT"], response_model=None)
+        app.add_exception_handler(HTTPException, _not_here)
+        app.add_exception_handler(RequestValidationError, _not_here)
+        app.add_exception_handler(StoreError, _no_room)
+        app.add_exception_handler(RefusedError, _refused)
+        return Guard(app, self.find, self.settings.limits)
+
+    async def find(self, peer: str, fresh: bool = False) -> Member | None:
+        """The member with this certificate, as it was at most `IDENTITY_S` ago."""
+        now = time.monotonic()
+        looked, member = self._known.get(peer, (-1.0, None))
+        if fresh or now - looked > IDENTITY_S:
+            member = await self.read(lambda connection: members.find(connection, peer))
+            if len(self._known) > self.settings.limits.callers:
+                self._known.clear()
+            self._known[peer] = (now, member)
+        return member
+
+    # --- joining -----------------------------------------------------------------------------------------------
+
+    async def join(self, request: Request) -> Response:
+        """Show the authority, or sign the key of somebody invited."""
+        asked = await _parsed(request, JOINING)
+        if isinstance(asked, AskAuthority):
+            return _answer(AuthorityMessage(certificate=pem(self.authority.certificate).decode()))
+        signing = parse_request(asked.request)
+        if signing is None:
+            raise RefusedError(422, "Expected a signing request for a P-256 key, in PEM; got something else.")
+
+        def admit(connection: Connection, asked: AskMembership = asked) -> Membership:
+            role = members.redeem(connection, asked.token)
+            if role is None:
+                raise RefusedError(403, "Expected an invitation that is neither used nor expired. Ask for a new one.")
+            name = members.free_name(connection, asked.name)
+            certificate = self.authority.sign_member(signing, name)
+            text = pem(certificate).decode()
+            members.admit(connection, name, role, fingerprint(certificate), text)
+            return Membership(name=name, role=role, certificate=text)
+
+        return _answer(await self.writer.do(admit))
+
+    async def hello(self, request: Request) -> Response:
+        """Agree on a version."""
+        asked = await _parsed(request, TypeAdapter(Hello))
+        version = common_version(asked.versions)
+        if version is None:
+            ours = ", ".join(map(str, VERSIONS))
+            raise RefusedError(426, f"Expected a protocol version of {ours}; got {asked.versions}. Upgrade the older side.")
+        member: Member = request.scope[MEMBER]
+        return _answer(
+            Welcome(
+                version=version, name=member.name, role=member.role,
+                lease_s=self.settings.lease_s, object_limit=self.settings.limits.object_bytes,
+            )
+        )  # fmt: skip
+
+    async def describe(self, request: Request) -> Response:
+        """Take what a node says of itself as it starts; what it held before, in another life, is taken back."""
+        report = await _parsed(request, TypeAdapter(Report))
+        member: Member = request.scope[MEMBER]
+
+        def keep(connection: Connection) -> None:
+            queue.give_back(connection, member.id, f"node {member.name} has started anew")
+            members.describe(connection, member.id, report.model_dump_json())
+
+        await self.writer.do(keep)
+        self._known.pop(member.fingerprint, None)
+        return _answer(Accepted())
+
+    async def leave(self, request: Request) -> Response:
+        """Let a member go: its certificate counts no more."""
+        await _parsed(request, TypeAdapter(Leave))
+        member: Member = request.scope[MEMBER]
+        await self.writer.do(lambda connection: members.shut_out(connection, member.id, "it has left"))
+        self._known.pop(member.fingerprint, None)
+        return _answer(Accepted())
+
+    # --- attempts ----------------------------------------------------------------------------------------------
+
+    async def lease(self, request: Request) -> Response:
+        """Give out work, waiting for it if need be."""
+        asked = await _parsed(request, TypeAdapter(AskWork))
+        member: Member = request.scope[MEMBER]
+        until = time.monotonic() + asked.wait_s
+        news = asyncio.Event()
+        self.waiters.add(news)  # before the first look: what is queued after it wakes us
+        try:
+            while True:
+                news.clear()
+                orders = await self._take(member.fingerprint, asked.free)
+                left = until - time.monotonic()
+                if orders or left <= 0 or not await _is_awaited(news, left) or await request.is_disconnected():
+                    return _answer(Work(orders=tuple(orders)))
+        finally:
+            self.waiters.discard(news)
+
+    async def _take(self, peer: str, free: int) -> list[Order]:
+        """Lease what there is to a member, looked up again: it may have been revoked while it waited."""
+        member = await self.find(peer, fresh=True)
+        if member is None or member.revoked is not None:
+            raise RefusedError(403, "The certificate has been revoked.")
+        report = _report(member.report)
+        if report is None:
+            raise RefusedError(409, "Expected a report of what this node has. Send it to /v1/node first.")
+        methods = [(name, method.version) for name, method in report.methods.items()]
+        lease_s = self.settings.lease_s
+
+        def take(connection: Connection) -> list[queue.Queued]:
+            members.greet(connection, member.id, time.time())
+            return queue.lease(connection, member.id, member.name, methods, free, lease_s, self.settings.alive_s)
+
+        return [
+            Order(
+                attempt=each.attempt, task=each.task, inputs=dict(each.inputs), avoid=tuple(sorted(each.avoid)),
+                lease_s=lease_s, deadline_s=each.deadline_s,
+            )
+            for each in await self.writer.do(take)
+        ]  # fmt: skip
+
+    async def heartbeat(self, request: Request) -> Response:
+        """Prolong leases and note progress."""
+        beat = await _parsed(request, TypeAdapter(Heartbeat))
+        member: Member = request.scope[MEMBER]
+        told = {
+            each.attempt: (each.worker, json.dumps(vars(each.progress)) if each.progress is not None else "")
+            for each in beat.attempts
+        }
+
+        def prolong(connection: Connection) -> set[str]:
+            members.greet(connection, member.id, time.time())
+            return queue.prolong(connection, member.id, told, self.settings.lease_s)
+
+        return _answer(Held(attempts=tuple(sorted(await self.writer.do(prolong)))))
+
+    async def finish(self, request: Request) -> Response:
+        """Take a result: signed, in the store, by the holder of the lease."""
+        said = await _parsed(request, TypeAdapter(Finish))
+        member: Member = request.scope[MEMBER]
+        version: int = request.scope[VERSION]
+        if not verify(member.certificate, claim(said.attempt, said.task, said.result, member.name, version), said.signature):
+            raise RefusedError(422, f"Expected the signature of {member.name} over this result; it does not verify.")
+        if not self.objects.has(said.result):
+            raise RefusedError(404, f"Expected the result {said.result} to be stored first. Send it to /v1/objects.")
+        how = queue.Ended(
+            said.attempt, "finished", said.worker, said.seconds, said.result,
+            self.objects.path(said.result).stat().st_size, signature=said.signature, protocol=version,
+        )  # fmt: skip
+        await self._end(member, how, said.task)
+        return _answer(Accepted())
+
+    async def fail(self, request: Request) -> Response:
+        """Take word that an attempt gave no result."""
+        said = await _parsed(request, TypeAdapter(Fail))
+        member: Member = request.scope[MEMBER]
+        how = queue.Ended(said.attempt, "lost" if said.lost else "failed", said.worker, said.seconds, reason=said.reason)
+        await self._end(member, how, None)
+        return _answer(Accepted())
+
+    async def _end(self, member: Member, how: queue.Ended, task: str | None) -> None:
+        def end(connection: Connection) -> bool:
+            members.greet(connection, member.id, time.time())
+            held = queue.holds(connection, member.id, how.attempt)
+            return held is not None and task in (None, held.task.digest) and queue.end(connection, member.id, how)
+
+        if not await self.writer.do(end):
+            raise RefusedError(409, f"Attempt {how.attempt} is not leased to {member.name} any more. Drop it.")
+
+    # --- results -----------------------------------------------------------------------------------------------
+
+    async def fetch(self, request: Request, digest: str) -> Response:
+        """Send an input of an attempt that the node holds; in part where a range is asked for."""
+        held = await self._held(request)
+        if digest not in held.inputs.values():
+            raise RefusedError(403, f"Expected an input of attempt {held.attempt}; got {digest[:80]}.")
+        await asyncio.to_thread(self._verify, digest)
+        return FileResponse(self.objects.path(digest), media_type="application/octet-stream")
+
+    async def look(self, request: Request, digest: str) -> Response:
+        """Tell how much of a result has come."""
+        held = await self._held(request)
+        if self.objects.has(_checked(digest)):
+            return Response(status_code=200, headers={OFFSET_HEADER: str(self.objects.path(digest).stat().st_size)})
+        return Response(status_code=404, headers={OFFSET_HEADER: str(Partial(self.objects, digest, held.attempt).size)})
+
+    async def store(self, request: Request, digest: str) -> Response:
+        """Take a result, or the rest of one."""
+        held = await self._held(request)
+        partial = Partial(self.objects, _checked(digest), held.attempt)
+        offset, length = _number(request, OFFSET_HEADER), _number(request, LENGTH_HEADER)
+        if length > self.settings.limits.object_bytes:
+            raise RefusedError(413, f"Expected a result of at most {self.settings.limits.object_bytes} bytes; got {length}.")
+        if partial.path.name in self._uploading:
+            raise RefusedError(409, f"The result {digest} is being sent on another connection.")
+        if offset > partial.size:
+            raise RefusedError(409, f"Expected an offset of at most {partial.size}; got {offset}. Ask how much has come.")
+        self._uploading.add(partial.path.name)
+        try:
+            came = await self._gather(request, partial, offset, length)
+            if came < length:
+                raise RefusedError(400, f"Expected {length} bytes; got {came}. Go on from there.")
+            await asyncio.to_thread(partial.accept)
+        except RefusedBlobError as error:
+            raise RefusedError(422, str(error)) from error
+        finally:
+            self._uploading.discard(partial.path.name)
+        return _answer(Accepted())
+
+    async def _gather(self, request: Request, partial: Partial, offset: int, length: int) -> int:
+        """Write what comes to the partial file; returns how far it reaches. A break keeps what has come."""
+        gathered = bytearray()
+        pieces: AsyncIterator[bytes] = request.stream()
+        try:
+            async for piece in pieces:
+                if offset + len(gathered) + len(piece) > length:
+                    raise RefusedError(413, f"Expected {length} bytes, as announced; got more.")
+                gathered += piece
+                if len(gathered) >= PIECE:
+                    await asyncio.to_thread(partial.append, offset, bytes(gathered))
+                    offset += len(gathered)
+                    gathered.clear()
+        except ClientDisconnect:
+            raise RefusedError(400, "The connection ended before the result did.") from None
+        finally:
+            if gathered:
+                await asyncio.to_thread(partial.append, offset, bytes(gathered))
+                offset += len(gathered)
+        return offset
+
+    def _verify(self, digest: str) -> None:
+        """Make sure that a result is what its digest says, once for each state of its file."""
+        try:
+            stat = self.objects.path(digest).stat()
+        except FileNotFoundError:
+            raise RefusedError(
+                404, f"No result {digest} in the store of the gateway. Run the study again to compute it."
+            ) from None
+        if self._intact.get(digest) == (stat.st_mtime_ns, stat.st_size):
+            return
+        with self.objects.path(digest).open("rb") as file:
+            intact = hashlib.file_digest(file, "sha256").hexdigest() == digest
+        if not intact:
+            try:
+                self.objects.get(digest)  # sets it aside
+            except CorruptResultError as error:
+                raise RefusedError(404, str(error)) from error
+        self._intact[digest] = (stat.st_mtime_ns, stat.st_size)
+
+    async def _held(self, request: Request) -> queue.Queued:
+        member: Member = request.scope[MEMBER]
+        attempt = request.headers.get(ATTEMPT_HEADER, "")
+        held = await self.read(lambda connection: queue.holds(connection, member.id, attempt))
+        if held is None:
+            raise RefusedError(409, f"Expected, as `{ATTEMPT_HEADER}`, an attempt leased to {member.name}; got `{attempt[:80]}`.")
+        return held
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """Ask the ledger something, off the event loop."""
+
+        def read() -> T:
+            with self.database.reading() as connection:
+                return query(connection)
+
+        return await asyncio.to_thread(read)
+
+
+async def _parsed(request: Request, schema: TypeAdapter[T]) -> T:
+    """The message in a request, strictly parsed."""
+    try:
+        body = await request.body()
+    except ClientDisconnect:
+        raise RefusedError(400, "The connection ended before the message did.") from None
+    try:
+        return schema.validate_json(body, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"])) or "message"
+        raise RefusedError(422, f"{place}: {first['msg']} (one of {error.error_count()} problems).") from error
+
+
+async def _is_awaited(news: asyncio.Event, seconds: float) -> bool:
+    """Whether news came within some seconds."""
+    try:
+        await asyncio.wait_for(news.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _answer(message: BaseModel) -> Response:
+    return Response(message.model_dump_json(), media_type="application/json")
+
+
+def _checked(digest: str) -> str:
+    if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+        raise RefusedError(422, "Expected a digest of 64 hexadecimal digits.")
+    return digest
+
+
+def _number(request: Request, header: str) -> int:
+    text = request.headers.get(header, "")
+    if not text.isdecimal() or len(text) > 18:
+        raise RefusedError(422, f"Expected a number of bytes as `{header}`; got `{text[:24]}`.")
+    return int(text)
+
+
+@lru_cache(maxsize=1024)
+def _report(text: str) -> Report | None:
+    return Report.model_validate_json(text) if text else None
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """Say why not; where the body has not been read, close, because what is still coming is of no interest."""
+    assert isinstance(error, RefusedError)
+    headers = error.headers | ({"connection": "close"} if request.method == "PUT" or error.status in (408, 413) else {})
+    return Response(json.dumps({"problem": error.problem}), error.status, headers, media_type="application/json")
+
+
+async def _not_here(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 422
+    return Response(json.dumps({"problem": "There is nothing of this name and method."}), status, media_type="application/json")
+
+
+async def _no_room(request: Request, error: Exception) -> Response:
+    return Response(json.dumps({"problem": str(error)}), 507, media_type="application/json")

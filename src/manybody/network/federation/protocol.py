@@ -1,0 +1,198 @@
+"""The wire protocol of the federation: versions, limits, and every message as a type. Described in docs/protocol.md.
+
+Messages are JSON, parsed once and strictly into these types: unknown fields, missing fields and loose types are
+refused. Times travel as durations, never as times of day: no two clocks have to agree.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter
+
+from manybody.core.digest import canonical_json
+from manybody.core.spec import Frozen
+from manybody.core.task import Progress, Task
+
+VERSIONS: tuple[int, ...] = (1,)  # spoken by this release, best last; leave old ones in for as long as nodes have them
+VERSION_HEADER = "manybody-protocol"
+ATTEMPT_HEADER = "manybody-attempt"  # for which lease an object is fetched or stored
+OFFSET_HEADER = "upload-offset"
+LENGTH_HEADER = "upload-length"
+
+MESSAGE_LIMIT = 1 << 20  # bytes of a JSON message
+HEAD_LIMIT = 1 << 15  # bytes of a request's line and headers
+REASON_LIMIT = 16_384  # characters of a reason
+ORDERS_LIMIT = 1024  # attempts a message may name
+WAIT_LIMIT_S = 60.0  # the longest that a node may be kept waiting for work
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Attempt = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Label = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,128}$")]  # names of workers: printable, no spaces
+Pem = Annotated[str, StringConstraints(max_length=8192)]
+Reason = Annotated[str, StringConstraints(max_length=REASON_LIMIT)]
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
+
+
+class AskAuthority(Frozen):
+    """To `/v1/join`, by one who has only an invitation: show me the authority's certificate. Gives nothing away."""
+
+    kind: Literal["authority"] = "authority"
+
+
+class AskMembership(Frozen):
+    """To `/v1/join`, once the authority has been verified against the invitation: sign my key."""
+
+    kind: Literal["join"] = "join"
+    token: Annotated[str, StringConstraints(max_length=256)]
+    request: Pem
+    name: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
+Joining = Annotated[AskAuthority | AskMembership, Field(discriminator="kind")]
+JOINING: TypeAdapter[AskAuthority | AskMembership] = TypeAdapter(Joining)
+
+
+class Authority(Frozen):
+    """The authority's certificate."""
+
+    certificate: Pem
+
+
+class Membership(Frozen):
+    """A signed key, and the name and role that it stands for."""
+
+    name: str
+    role: Literal["node", "client"]
+    certificate: Pem
+
+
+class Hello(Frozen):
+    """To `/v1/hello`: the versions that the caller speaks."""
+
+    versions: Annotated[tuple[int, ...], Field(min_length=1, max_length=64)]
+
+
+class Welcome(Frozen):
+    """The version to speak from now on, and the limits that hold."""
+
+    version: int
+    name: str
+    role: Literal["node", "client"]
+    lease_s: float
+    object_limit: int
+
+
+class Installed(Frozen):
+    """A method that a node has: its version and stages."""
+
+    version: Annotated[str, StringConstraints(max_length=64)]
+    stages: Annotated[tuple[Annotated[str, StringConstraints(max_length=128)], ...], Field(max_length=256)]
+
+
+class Report(Frozen):
+    """To `/v1/node`: what a node has and can do. `speed` is in core-seconds of predicted cost done a second and core."""
+
+    workers: int = Field(ge=1, le=100_000)
+    threads: int = Field(ge=1, le=100_000)
+    memory_bytes: int = Field(ge=0)
+    devices: Annotated[tuple[Annotated[str, StringConstraints(max_length=256)], ...], Field(max_length=256)] = ()
+    methods: Annotated[dict[Annotated[str, StringConstraints(max_length=128)], Installed], Field(max_length=1024)]
+    speed: dict[Annotated[str, StringConstraints(max_length=128)], Seconds] = {}
+    provenance: dict[str, str | int] = {}
+
+
+class AskWork(Frozen):
+    """To `/v1/lease`: up to `free` attempts, waiting at most `wait_s` for the first."""
+
+    free: int = Field(ge=1, le=ORDERS_LIMIT)
+    wait_s: float = Field(ge=0, le=WAIT_LIMIT_S)
+
+
+class Order(Frozen):
+    """An attempt for a node to run. Its lease lasts `lease_s` from now unless prolonged, and `deadline_s` at most."""
+
+    attempt: Attempt
+    task: Task
+    inputs: dict[str, Digest]
+    avoid: tuple[str, ...]
+    lease_s: float
+    deadline_s: float
+
+
+class Work(Frozen):
+    """What there is to do; empty when nothing came within the wait."""
+
+    orders: tuple[Order, ...]
+
+
+class Advance(Frozen):
+    """How far a leased attempt is, and on which worker; empty before it has started. NaN may be told, to be seen."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants", allow_inf_nan=True)
+
+    attempt: Attempt
+    worker: Label | Literal[""] = ""
+    progress: Progress | None = None
+
+
+class Heartbeat(Frozen):
+    """To `/v1/heartbeat`: the attempts that a node works on. Prolongs their leases."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants", allow_inf_nan=True)
+
+    attempts: Annotated[tuple[Advance, ...], Field(max_length=ORDERS_LIMIT)]
+
+
+class Held(Frozen):
+    """Of the attempts that a heartbeat named, those that the node still holds: the others it should drop."""
+
+    attempts: tuple[str, ...]
+
+
+class Finish(Frozen):
+    """To `/v1/finish`: an attempt's result is in the store. Signed over what `claim` gives."""
+
+    attempt: Attempt
+    task: Digest
+    result: Digest
+    worker: Label
+    seconds: Seconds
+    signature: Annotated[str, StringConstraints(max_length=512)]
+
+
+class Fail(Frozen):
+    """To `/v1/fail`: the task itself gave no result (`lost` false), or this node could not do it (`lost` true)."""
+
+    attempt: Attempt
+    worker: Label
+    seconds: Seconds
+    reason: Reason
+    lost: bool
+
+
+class Leave(Frozen):
+    """To `/v1/leave`: this member goes."""
+
+
+class Accepted(Frozen):
+    """The message was taken and is durable."""
+
+    accepted: Literal[True] = True
+
+
+class Refusal(Frozen):
+    """Why a request was refused: what was expected, what came, what to do."""
+
+    problem: str
+
+
+def claim(attempt: str, task: str, result: str, node: str, version: int) -> bytes:
+    """What a node signs: that it computed this result of this task, under this attempt and protocol version."""
+    document: dict[str, Any] = {"attempt": attempt, "node": node, "protocol": version, "result": result, "task": task}
+    return canonical_json(document).encode()
+
+
+def common_version(theirs: tuple[int, ...]) -> int | None:
+    """The best version that both sides speak."""
+    return max(set(VERSIONS) & set(theirs), default=None)
