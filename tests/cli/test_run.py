@@ -8,11 +8,13 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from manybody.cli import main
 from manybody.core.certificate import Certificate
 from manybody.store.home import Home
 from manybody.study.file import load_study
@@ -35,13 +37,6 @@ def manybody(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"MANYBODY_HOME": str(folder / "home"), "COLUMNS": "200"}
     command = [sys.executable, "-m", "manybody", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=280)
-
-
-def answer(folder: Path, *arguments: str) -> Any:
-    """The JSON document that a command prints."""
-    done = manybody(folder, *arguments, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -108,21 +103,48 @@ def test_undecided_is_exit_code_1(finished: tuple[Path, subprocess.CompletedProc
     assert done.stderr == ""
 
 
-def test_show(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    folder, done = finished
-    said = json.loads(done.stdout)
-    assert said["digest"] in {study["digest"] for study in answer(folder, "show")["studies"]}
-    first = next(run for run in answer(folder, "show", "runs") if run["run"] == 1)
+Show = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def show(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Show:
+    """`manybody show` where the tiny study has been run: exit code, standard output, standard error."""
+    monkeypatch.chdir(finished[0])
+    monkeypatch.setenv("MANYBODY_HOME", str(finished[0] / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exit_:
+            main(["show", *words])
+        said = capsys.readouterr()
+        assert isinstance(exit_.value.code, int)
+        return exit_.value.code, said.out, said.err
+
+    return call
+
+
+def test_show_as_json(finished: tuple[Path, subprocess.CompletedProcess[str]], show: Show) -> None:
+    said = json.loads(finished[1].stdout)
+
+    def answer(*words: str) -> Any:
+        code, out, _ = show(*words, "--json")
+        assert code == 0
+        return json.loads(out)
+
+    assert said["digest"] in {study["digest"] for study in answer()["studies"]}
+    first = next(run for run in answer("runs") if run["run"] == 1)
     assert (first["study"], first["state"], first["digest"]) == ("tiny", said["verdict"], said["digest"])
     assert first["command"] == "manybody run tiny.yaml"
-    run = answer(folder, "show", "1")
+    run = answer("1")
     assert [task["state"] for task in run["tasks"]] == ["finished"] * 6
-    task = answer(folder, "show", run["tasks"][1]["task"][:10])
+    task = answer(run["tasks"][1]["task"][:10])
     assert task["result"]["digest"] == run["tasks"][1]["result"]
     assert task["task"]["stage"] == "produce"
-    assert answer(folder, "show", "certificate", "1")["verdict"] == said["verdict"]
-    assert answer(folder, "show", "certificate", said["certificate"])["digest"] == said["digest"]
-    assert {row["study"] for row in answer(folder, "show", "tiny")} == {"tiny"}
+    assert answer("certificate", "1")["verdict"] == said["verdict"]
+    assert answer("certificate", said["certificate"])["digest"] == said["digest"]
+    assert {row["study"] for row in answer("tiny")} == {"tiny"}
 
 
 @pytest.mark.parametrize(
@@ -135,12 +157,10 @@ def test_show(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
         (("certificate", "1"), ("conservation of", "tolerance", "Not checked: reference")),
     ],
 )
-def test_show_for_people(
-    finished: tuple[Path, subprocess.CompletedProcess[str]], what: tuple[str, ...], words: tuple[str, ...]
-) -> None:
-    done = manybody(finished[0], "show", *what)
-    assert done.returncode == 0, done.stderr
-    assert all(word in done.stdout for word in words), done.stdout
+def test_show_for_people(show: Show, what: tuple[str, ...], words: tuple[str, ...]) -> None:
+    code, out, _ = show(*what)
+    assert code == 0
+    assert all(word in out for word in words), out
 
 
 @pytest.mark.parametrize(
@@ -155,11 +175,10 @@ def test_show_for_people(
         ("certificate", "tiny.yaml"),
     ],
 )
-def test_show_of_what_is_not_there(finished: tuple[Path, subprocess.CompletedProcess[str]], what: tuple[str, ...]) -> None:
-    done = manybody(finished[0], "show", *what)
-    assert done.returncode == 2
-    assert "remedy" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_show_of_what_is_not_there(show: Show, what: tuple[str, ...]) -> None:
+    code, _, said = show(*what)
+    assert code == 2
+    assert "remedy" in said
 
 
 def test_control_c_keeps_finished_work(tmp_path: Path) -> None:

@@ -116,6 +116,38 @@ def test_a_field_may_be_impossible_at_one_point_only() -> None:
     assert said.startswith("study.yaml:9 (sweep, system.cutoff): expected at most half the box")
 
 
+FIELD = """
+name: wave
+system: {name: advected-field, velocity_x: 1, waves: [{cycles_x: 1, cycles_y: 0}]}
+method: {name: finite-volume, rows: 64, columns: 16, time_step: 0.005}
+measures: [field-error]
+checks: [conservation]
+"""
+
+
+def test_a_method_may_refuse_one_point() -> None:
+    said = complaint(FIELD + "sweep:\n  - {system.velocity_x: 0.5}\n  - {system.velocity_x: 100}\n")
+    assert said.startswith("study.yaml:9 (sweep, method): expected a time_step of at most")
+    assert "\n" not in said
+
+
+def test_a_value_of_none_of_several_types_is_told_once() -> None:
+    said = complaint(FIELD, "method.steps_per_round=some")
+    assert said == (
+        "--set method.steps_per_round=some: expected a whole number, or one of auto; got `some`. "
+        "Give a whole number (time steps a task, or `auto`: chosen from `costs`)."
+    )
+
+
+def test_lists_of_mappings_are_read_field_by_field() -> None:
+    assert read(dump_study(read(FIELD))).digest == read(FIELD).digest
+    said = complaint(FIELD.replace("cycles_y", "cycle_y"))
+    assert (
+        "study.yaml:3 (system.waves.0.cycle_y): expected a field of system.waves.0; got `cycle_y`. Did you mean `cycles_y`?"
+        in said
+    )
+
+
 # --- settings ----------------------------------------------------------------------------------------------------
 
 

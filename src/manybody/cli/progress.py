@@ -168,7 +168,11 @@ class Quiet(Watching):
 
 
 def _picture(board: Board) -> Group:
-    """The live picture: a bar, what runs where, and the figures."""
+    """The live picture: a bar, what runs where, and the figures; nothing before there is a plan."""
+    if not board.tally.total:
+        return Group()
+    if board.tally.computed + board.tally.cached == board.tally.total:
+        return Group(Text(f"  {board.states()}; now measuring, checking and writing the report"))
     table = Table.grid(padding=(0, 2))
     for task, worker, last in sorted(board.running.values(), key=lambda item: item[1]):
         advanced = "" if last is None else f"{last.simulated:,.1f} {last.unit}"
