@@ -18,6 +18,7 @@ from manybody.core.protocols import Event, NodeInfo
 from manybody.core.task import Task
 from manybody.network.federation import open_backend
 from manybody.network.federation.backend import Federation
+from manybody.network.federation.serve import Office
 from manybody.store.home import Home
 
 PATIENCE_S = 60.0  # a process that has not said what is expected of it by then has gone wrong
@@ -73,11 +74,15 @@ class Process:
             self._process.kill()
         self._process.wait()
 
-    def stop(self) -> int:
-        """Ask it to end, and see that it does; returns its status."""
+    def ask_to_stop(self) -> None:
+        """Ask it to end, without waiting."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGCONT)
             self._process.terminate()
+
+    def stop(self) -> int:
+        """Ask it to end, and see that it does; returns its status."""
+        self.ask_to_stop()
         try:
             return self._process.wait(15.0)
         except subprocess.TimeoutExpired:
@@ -134,17 +139,18 @@ class Town:
             raise AssertionError(f"{words} ended with {told.returncode}:\n{told.stdout}{told.stderr}")
         return told.stdout.strip()
 
-    def add_node(self, name: str, workers: int = 1, environment: Mapping[str, str] | None = None) -> Process:
-        """Invite a node, have it join, and wait until it is ready."""
-        line = self.manybody("invite")
-        return self.start_node(name, line, workers=workers, environment=environment)
+    def add_nodes(self, *names: str, workers: int = 1) -> list[Process]:
+        """Invite nodes, have them join, and wait until all are ready."""
+        started = [self.start_node(name, Office(self.home).invite(), workers=workers) for name in names]
+        for node in started:
+            node.wait_for("is ready")
+        return started
 
     def start_node(self, name: str, *line: str, workers: int = 1, environment: Mapping[str, str] | None = None) -> Process:
         """Start a node; without a line it has joined before."""
         words = ("join", *line, "--name", name, "--workers", str(workers), "--no-measure")
         node = Process(self.folder / name, *words, environment=self.environment | dict(environment or {}))
         self.nodes[name] = node
-        node.wait_for("is ready")
         return node
 
     def backend(self) -> Federation:
@@ -155,6 +161,8 @@ class Town:
 
     def close(self) -> None:
         """End all processes."""
+        for process in self.nodes.values():
+            process.ask_to_stop()
         for process in [*self.nodes.values(), self.gateway]:
             process.stop()
 
@@ -168,8 +176,7 @@ class OwnTown:
         objects_root.mkdir(exist_ok=True)
         (folder / "gateway" / "objects").symlink_to(objects_root)  # the suite looks for results there
         self.town = start(folder)
-        for number in range(workers):
-            self.town.add_node(f"node-{number}")
+        self.town.add_nodes(*(f"node-{number}" for number in range(workers)))
         self._backend = self.town.backend()
 
     def submit(self, attempt: str, task: Task, inputs: Mapping[str, str], avoid: frozenset[str] = frozenset()) -> None:
