@@ -1,5 +1,8 @@
 """The edge: what nodes send is checked by name, shape, type and finiteness, and errors say who and what."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -57,6 +60,13 @@ def test_the_global_parameters_decide_who_is_wrong():
     assert set(round_.refused) == {"a"}
 
 
+def test_without_a_template_most_nodes_decide():
+    odd = send("a", w=np.ones(3))
+    round_ = Round.sift([odd, send("b", w=np.ones(2)), send("c", w=np.ones(2))])
+    assert round_.nodes == ("b", "c")
+    assert "expected float64[2]; got float64[3]" in str(round_.refused["a"][0])
+
+
 def test_nan_made_after_the_edge_is_still_found():
     raw = Contribution("a", {"w": np.array([np.nan])})
     with pytest.raises(InputError, match="node a, tensor w: expected finite numbers"):
@@ -86,3 +96,17 @@ def test_torch_tensors_come_through_numpy():
     tensors = send("a", w=weight, h=half).tensors
     assert tensors["w"].dtype == np.float32
     assert tensors["h"].dtype == np.float32
+
+
+def test_federation_starts_without_torch():
+    """Every module of the package, in a fresh interpreter: none brings torch, dp-accounting, zfp or Flower in."""
+    script = """
+import importlib, pkgutil, sys
+import manybody.federate
+for module in pkgutil.iter_modules(manybody.federate.__path__):
+    importlib.import_module(f"manybody.federate.{module.name}")
+heavy = {"torch", "dp_accounting", "zfpy", "flwr"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -121,7 +121,8 @@ class Round:
     def of(cls, contributions: Iterable[Contribution], template: NamedTensors | None = None) -> Round:
         """A round in which every contribution must fit; `InputError` names each node and tensor that does not.
 
-        `template` (such as the global parameters) says what the tensors must be; without it the first node's do.
+        `template` (such as the global parameters) says what the tensors must be; without it what most
+        nodes sent does.
         """
         round_ = cls.sift(contributions, template)
         if round_.refused:
@@ -136,7 +137,7 @@ class Round:
         """
         ordered = sorted(contributions, key=lambda contribution: contribution.node)
         _refuse_twins(ordered)
-        template = template if template is not None else next((c.tensors for c in ordered), {})
+        template = template if template is not None else _most_common(ordered)
         refused: dict[str, tuple[Problem, ...]] = {}
         kept = []
         for contribution in ordered:
@@ -172,6 +173,12 @@ class Round:
 
 def _facts(contribution: Contribution) -> tuple[int | None, float | None, float | None]:
     return contribution.samples, contribution.capacity, contribution.variance
+
+
+def _most_common(ordered: Sequence[Contribution]) -> NamedTensors:
+    """The tensors of a node whose names, shapes and types most nodes share, so that one odd node cannot refuse the rest."""
+    kinds = [tuple((name, _kind(as_array(c.tensors[name]))) for name in sorted(c.tensors)) for c in ordered]
+    return max(zip(ordered, kinds, strict=True), key=lambda pair: kinds.count(pair[1]))[0].tensors if ordered else {}
 
 
 def _refuse_twins(ordered: Sequence[Contribution]) -> None:

@@ -56,8 +56,10 @@ def escape_interval(outcomes: Sequence[Outcome]) -> Interval:
     stood in any of n seeds the interval is (0, 0), and what is known is only that the chance of a seed with one is below
     3 / n with 95 % confidence (rule of three); `assurance.assure` has the expectation.
     """
-    given = math.fsum(outcome.false_given for outcome in outcomes)
+    n, given = len(outcomes), math.fsum(outcome.false_given for outcome in outcomes)
     if given == 0:
         return Interval(0.0, 0.0, 0.0)
-    spread = Interval.of([outcome.false_accepted * len(outcomes) / given for outcome in outcomes])
-    return Interval(math.fsum(outcome.false_accepted for outcome in outcomes) / given, spread.low, spread.high)
+    ratio = math.fsum(outcome.false_accepted for outcome in outcomes) / given
+    # The ratio estimator's scatter is that of (accepted - ratio given) / mean given (Cochran, Sampling Techniques, ch. 6).
+    spread = Interval.of([ratio + (o.false_accepted - ratio * o.false_given) * n / given for o in outcomes])
+    return Interval(ratio, spread.low, min(1.0, spread.high))
