@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from manybody.core.errors import InputError
 from manybody.core.random import Key
-from manybody.network.assurance import Fault, assure, chance_passes, course, standard_faults, weakest
+from manybody.network.assurance import Fault, assure, chance_passes, course, spot_for, standard_faults, weakest
 from manybody.network.simulation.population import GARBAGE, OFF, TRUTH, Kind, Network, Population, agree
 from manybody.network.simulation.run import Interval, escape_interval, simulate
 from manybody.network.trust import (
@@ -189,6 +189,15 @@ def test_more_results_and_more_checks_leave_less():
     ends = [assure(n, 20, fault).in_the_end for n in (25, 50, 100, 200, 400)]
     assert all(a > b for a, b in itertools.pairwise(ends))
     assert assure(100, 20, fault, TrustPolicy(spot=0.2)).in_the_end < ends[2]
+
+
+def test_the_least_checks_for_an_aim():
+    fault = standard_faults(20)[-1]
+    found = spot_for(1e-3, 100, 20, fault)
+    assert assure(100, 20, fault, found).in_the_end <= 1e-3
+    less = found.model_copy(update={"spot": found.spot - 0.01})
+    assert assure(100, 20, fault, less).in_the_end > 1e-3
+    assert spot_for(1e-3, 1, 20, Fault(label="", rate=1.0, wrong=20, friends=0.5)) is None
 
 
 # --- the simulated network -------------------------------------------------------------------------------------

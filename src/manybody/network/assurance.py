@@ -170,3 +170,17 @@ def weakest(results: int, segments: int, policy: TrustPolicy | None = None, bad:
     return max(
         (assure(results, segments, fault, policy, bad) for fault in standard_faults(segments, bad)), key=lambda a: a.in_the_end
     )
+
+
+def spot_for(aim: float, results: int, segments: int, fault: Fault, policy: TrustPolicy | None = None) -> TrustPolicy | None:
+    """The policy that checks least and leaves no more than the share `aim` of false results standing in the end.
+
+    `policy` gives everything but the share of segments checked, which is found to one per cent; None where even checking
+    every segment of every result does not suffice (too many friends).
+    """
+    policy = policy or TrustPolicy()
+    for percent in range(min(100, -(-100 // segments)), 101):  # below one segment of a result it is one
+        found = policy.model_copy(update={"spot": percent / 100})
+        if assure(results, segments, fault, found).in_the_end <= aim:
+            return found
+    return None
