@@ -9,11 +9,10 @@ at a time, so that one division serves two pairs: 1/a = b/(ab), 1/b = a/(ab).
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from manybody.numerics.integrators import drift, heat_bath, kick, kick_and_drift, kinetic_energy, runaway
-from manybody.numerics.jit import kernel, parallel_kernel
+from manybody.numerics.jit import kernel
 from manybody.numerics.neighbours import (
     BEYOND,
     CLUSTER,
@@ -136,43 +135,17 @@ def _pull_one(near: np.ndarray, a: int, count: int, cutoff2: float, c: tuple[flo
 
 
 @kernel
-def _range_forces(
-    extended: np.ndarray,
-    first: np.ndarray,
-    near: Near,
-    begin: int,
-    end: int,
-    cutoff: float,
-    parameters: np.ndarray,
-    f: np.ndarray,
-) -> None:
-    """The forces on the atoms of clusters begin .. end - 1."""
+def forces(extended: np.ndarray, first: np.ndarray, near: Near, cutoff: float, parameters: np.ndarray, f: np.ndarray) -> None:
+    """The forces on all atoms, into f [3, atoms]."""
     c = coefficients(parameters)
     buffer = np.empty((3, _width(near)))
-    for cluster in range(begin, end):
+    for cluster in range(near.start.size - 1):
         low, high = first[cluster], first[cluster + 1]
         count = _gather(extended, low, high, near.entries, near.start[cluster], near.start[cluster + 1], buffer)
         for i in range(low, high - 1, 2):
             _pull_two(buffer, i - low, count, cutoff * cutoff, c, f, i)
         if (high - low) % 2 == 1:
             _pull_one(buffer, high - 1 - low, count, cutoff * cutoff, c, f, high - 1)
-
-
-@kernel
-def forces(extended: np.ndarray, first: np.ndarray, near: Near, cutoff: float, parameters: np.ndarray, f: np.ndarray) -> None:
-    """The forces on all atoms, into f [3, atoms]."""
-    _range_forces(extended, first, near, 0, near.start.size - 1, cutoff, parameters, f)
-
-
-@parallel_kernel
-def forces_threaded(
-    extended: np.ndarray, first: np.ndarray, near: Near, cutoff: float, parameters: np.ndarray, f: np.ndarray
-) -> None:
-    """As `forces`, the clusters spread over threads. One thread sums each force, so the bits do not depend on them."""
-    clusters = near.start.size - 1
-    parts = min(64, clusters)
-    for part in numba.prange(parts):
-        _range_forces(extended, first, near, clusters * part // parts, clusters * (part + 1) // parts, cutoff, parameters, f)
 
 
 @kernel

@@ -41,8 +41,8 @@ class LiquidEngine:
     """Advances a Lennard-Jones liquid; passes `manybody.testing.engine`.
 
     thermostat: ``bussi`` (stochastic velocity rescaling), ``langevin`` or ``none``, with relaxation time
-    `thermostat_time`. On ``cpu`` kernels are compiled; any other `device` runs their plain torch twins. The result does
-    not depend on `threads` in one bit.
+    `thermostat_time`. On ``cpu`` compiled kernels run, on one thread; any other
+    `device` runs their plain torch twins.
     """
 
     def __init__(
@@ -52,13 +52,11 @@ class LiquidEngine:
         thermostat: Thermostat = "none",
         thermostat_time: float = 0.5,
         temperature: float | None = None,
-        threads: int = 1,
         device: str = "cpu",
     ) -> None:
         self.system = system
         self.time_step = time_step
         self.kernel = LENNARD_JONES.bind({"epsilon": 1.0, "sigma": 1.0})
-        self.threads = threads
         self.device = device
         self.plain = PlainPairs(LENNARD_JONES, {"epsilon": 1.0, "sigma": 1.0})
         room = system.box - system.cutoff  # a list reaches no further than the box
