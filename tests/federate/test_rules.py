@@ -234,6 +234,12 @@ def test_krum_never_picks_an_outlier_however_large():
     assert not set(Krum(bad=2, keep=4).chosen(round_)) & {"n00", "n01"}
 
 
+@pytest.mark.parametrize("scale", [0.0, 5e-324, 1e-300, 1e300])
+def test_krum_at_every_scale(scale):
+    theta = scale * np.array([[1.0], [2.0], [3.0], [4.0], [90.0]])
+    assert Krum(bad=1).combine(round_of(theta))["w"][0] in theta[:4]
+
+
 def test_krum_sees_small_differences_of_large_numbers():
     """At 10^8 with spread 10^-6 the Gram form |a|^2 + |b|^2 - 2ab has an error of about 1; differences have none."""
     theta = 1e8 + 1e-6 * np.array([[0.0], [0.2], [0.4], [0.5], [0.9], [40.0]])

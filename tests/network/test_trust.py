@@ -266,11 +266,14 @@ def test_quorum_two_against_nodes_off_by_one_per_cent():
 
 
 def test_boinc_replicates_ever_less():
-    """Good nodes only. Replicas count for both, so a node is trusted after 5 to 10 results of its own; then sum 1 / n."""
+    """Good nodes only. A replica counts for both, so a node has n = 10 after 5 results and dn/dt = 2 / n from then on.
+
+    So n = sqrt(100 + 4 (t - 5)), and the replicas of T results are 5 + (sqrt(100 + 4 (T - 5)) - 10) / 2.
+    """
     results = 100
     (outcome,) = runs("boinc", 1, nodes=300, results=results, bad=0.0)
-    most = 10 + sum(1 / n for n in range(10, results))
-    assert 5 / results < outcome.cost - 1 < most / results
+    replicas = 5 + (math.sqrt(100 + 4 * (results - 5)) - 10) / 2
+    assert outcome.cost - 1 == pytest.approx(replicas / results, rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ def squared_distances(round_: Round) -> Tensor:
     """
     n = len(round_.nodes)
     largest = max(float(np.max(np.abs(t), initial=0.0)) for c in round_.contributions for t in c.tensors.values())
-    unit = np.ldexp(1.0, -int(np.frexp(largest)[1]))
+    exponent = -int(np.frexp(largest)[1])
     distances = np.zeros((n, n))
     for name in round_.names:
-        theta = round_.stacked(name).reshape(n, -1) * unit
+        theta = np.ldexp(round_.stacked(name).reshape(n, -1), exponent)
         for i in range(n):
             distances[i, i + 1 :] += np.square(theta[i + 1 :] - theta[i]).sum(axis=1)
     return distances + distances.T

@@ -24,15 +24,15 @@ def run_quorum(network: Network, outcome: Outcome) -> Outcome:
 def run_boinc(network: Network, outcome: Outcome) -> Outcome:
     """A node with n >= 10 consecutive valid results is trusted with probability 1 - 1/n; one invalid result resets n.
 
-    As in BOINC's validator, a result that is trusted without a replica counts as valid.
+    As in BOINC's validator (sched/validator.cpp, `is_valid`), only results that were replicated count towards n, whether
+    the node gave the first or the second.
     """
     valid = np.zeros(len(network.kinds), dtype=np.int64)
 
     def replicated(nodes: Array) -> Array:
         n = valid[nodes]
         trusted = (n >= TRUSTED_AFTER) & (network.random.random(len(nodes)) < 1.0 - 1.0 / np.maximum(n, 1))
-        valid[nodes[trusted]] += 1
-        return ~trusted
+        return np.asarray(~trusted)
 
     return _run(network, outcome, replicated, valid)
 
