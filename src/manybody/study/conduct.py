@@ -206,12 +206,23 @@ class Conductor:
                 self._spent_seconds += event.seconds
         elif event.kind == "failed":
             self.ledger.fail(event.attempt, event.reason)
-            self.failures[digest] = event.reason
+            if not self._reopen_inputs(digest):
+                self.failures[digest] = event.reason
         else:
             self.ledger.lose(event.attempt, event.reason)
             self.lost[digest] = self.lost.get(digest, 0) + 1
             if self.lost[digest] >= ATTEMPTS:
                 self.failures[digest] = f"its worker was lost {ATTEMPTS} times: {event.reason}"
+
+    def _reopen_inputs(self, digest: str) -> bool:
+        """Whether a task failed because an input is no longer in the store; those inputs are computed again."""
+        needs = self._tasks[digest].inputs.values()
+        gone = [need for need in needs if need not in self.results or not self.objects.has(self.results[need])]
+        for need in gone:
+            self.ledger.withdraw(need, "set aside as corrupt while a task read it")
+            self.results.pop(need, None)
+            self.computed.discard(need)
+        return bool(gone)
 
 
 def _needs(task: Task) -> set[str]:

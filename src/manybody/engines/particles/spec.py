@@ -25,8 +25,8 @@ class LennardJonesLiquid(SystemSpec):
     conserved: ClassVar[tuple[str, ...]] = ("energy", "momentum")
 
     name: Literal["lennard-jones-liquid"] = "lennard-jones-liquid"
-    temperature: Temperature = Field(gt=0, description="temperature")
-    density: NumberDensity = Field(gt=0, le=2.0, description="particles per volume")
+    temperature: Temperature = Field(gt=0, examples=[0.85], description="temperature")
+    density: NumberDensity = Field(gt=0, le=2.0, examples=[0.776], description="particles per volume")
     atoms: int = Field(500, ge=32, le=10_000_000, description="number of particles")
     cutoff: Length = Field(3.0, gt=1.0, description="pairs further apart do not interact; must exceed sigma and fit half the box")
     tail_correction: bool = Field(True, description="add the analytic contribution of pairs beyond the cutoff, g(r) = 1")
