@@ -21,7 +21,7 @@ def written(hand_made: Callable[..., Any], tmp_path: Path) -> Any:
 
 def test_xarray_opens_the_results_and_finds_the_estimates(written: Any) -> None:
     plan, evidence, (results, _) = written
-    with xarray.open_zarr(results) as dataset:
+    with xarray.open_zarr(results, chunks=None) as dataset:
         assert dict(dataset.sizes) == {"point": 4, "repeat": 2, "sample": 512, "hand_curve_bin": 24}
         for place, point in enumerate(plan.points):
             number, curve = evidence.estimate(point, "hand-energy"), evidence.estimate(point, "hand-curve")
@@ -38,7 +38,7 @@ def test_xarray_opens_the_results_and_finds_the_estimates(written: Any) -> None:
 
 def test_the_results_say_where_they_were_measured_and_from_what(written: Any) -> None:
     plan, _, (results, _) = written
-    with xarray.open_zarr(results) as dataset:
+    with xarray.open_zarr(results, chunks=None) as dataset:
         np.testing.assert_array_equal(dataset["system.density"], [0.776, 0.82, 0.86, 0.776])
         np.testing.assert_array_equal(dataset["system.temperature"], [0.85, 0.85, 0.85, 0.9])
         assert list(dataset.label.values) == [point.label for point in plan.points]
@@ -51,7 +51,7 @@ def test_the_results_say_where_they_were_measured_and_from_what(written: Any) ->
 def test_points_of_different_length_are_padded_with_nan(hand_made: Callable[..., Any], tmp_path: Path) -> None:
     plan, evidence, _ = hand_made(sweep=[{"method.duration": 20.0}, {"method.duration": 60.0}], repeats=1)
     results, _ = write_results(tmp_path, plan, evidence)
-    with xarray.open_zarr(results) as dataset:
+    with xarray.open_zarr(results, chunks=None) as dataset:
         counts = np.isfinite(dataset.hand_energy_samples).sum("sample").values
         assert counts.tolist() == [[256], [768]]
 
@@ -74,7 +74,7 @@ def test_ase_opens_the_last_configuration_of_every_realisation(written: Any) -> 
 def test_writing_again_replaces_and_leaves_nothing_beside(written: Any, hand_made: Callable[..., Any], tmp_path: Path) -> None:
     plan, evidence, _ = hand_made(seed=7)
     write_results(tmp_path, plan, evidence)
-    with xarray.open_zarr(tmp_path / "results.zarr") as dataset:
+    with xarray.open_zarr(tmp_path / "results.zarr", chunks=None) as dataset:
         assert dataset.attrs["digest"] == plan.study.digest
     assert sorted(path.name for path in tmp_path.iterdir()) == ["configurations.extxyz", "results.zarr"]
 

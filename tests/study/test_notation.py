@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from manybody.study.notation import plain, with_error
+from manybody.study.notation import plain, typeset, with_error
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,9 @@ def test_a_reader_gets_back_value_and_error_to_the_digits_shown(value: float, er
 def test_a_plain_number_has_three_digits_and_says_when_there_is_none() -> None:
     assert plain(0.123456) == "0.123"
     assert plain(None) == plain(math.nan) == "no value"
+
+
+def test_units_are_printed_with_greek_letters_and_raised_powers() -> None:
+    assert typeset("epsilon/sigma^3") == "ε/σ³"
+    assert typeset("sigma^-12") == "σ⁻¹²"
+    assert typeset("<x^2>, taut") == "<x²>, taut"

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from manybody.core.protocols import Conserved, Evidence, Samples
+from manybody.core.protocols import Conserved, Evidence, MeasureSpec, Samples
 from manybody.core.study import Plan, Realisation
 from manybody.study.answers import Answer, SweepAxis, sweep_axis
 from manybody.study.drawing import FAINT, INK, Figure, Pen, described, draw, legend_above, thinned
 from manybody.study.measure import residuals, weighted_mean
+from manybody.study.notation import typeset
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ def values_figure(found: Sequence[Answer], axis: SweepAxis) -> Figure:
 
     def paint(axes: np.ndarray) -> None:
         _paint_values(axes[0, 0], found, axis)
-        axes[0, 0].set_ylabel(f"{measure.symbol} ({measure.unit})" if measure.unit else measure.symbol)
+        axes[0, 0].set_ylabel(_axis_label(measure))
         if compared:
             _paint_residuals(axes[1, 0], found, axis)
         _label_sweep(axes[-1, 0], axis)
@@ -60,7 +61,7 @@ def values_figure(found: Sequence[Answer], axis: SweepAxis) -> Figure:
         else draw(name, (WIDTH, 3.6), (1, 1), paint)
     )
     title = f"{_words(measure.name)} over the sweep" if len(found) > 1 else _words(measure.name)
-    caption = f"{_words(measure.name)}, {measure.symbol}. Filled: this study; bars are one standard error."
+    caption = f"{_words(measure.name)}, {typeset(measure.symbol)}. Filled: this study; bars are one standard error."
     if compared:
         caption += (
             " Open: reference. Below: their difference in combined standard errors; the band is what the certificate allows."
@@ -154,13 +155,13 @@ def curves_figure(found: Sequence[Answer]) -> Figure:
             axes[0, 0].fill_between(x, y - bar, y + bar, color=pen.colour, alpha=0.3, lw=0)
             axes[0, 0].plot(x, y, pen.dash, color=pen.colour, label=answer.point.label)
         axes[0, 0].set_xlabel(f"{_argument(measure.symbol)} (reduced units)")
-        axes[0, 0].set_ylabel(f"{measure.symbol} ({measure.unit})" if measure.unit else measure.symbol)
+        axes[0, 0].set_ylabel(_axis_label(measure))
         axes[0, 0].margins(x=0)
         legend_above(axes[0, 0])
 
     svg = draw(name, (WIDTH, 4.0), (1, 1), paint)
     title = _words(measure.name)
-    caption = f"{title}, {measure.symbol}; the band is one standard error.{_only_some(len(found))}"
+    caption = f"{title}, {typeset(measure.symbol)}; the band is one standard error.{_only_some(len(found))}"
     peaks = "; ".join(_peak(answer) for answer in found[:POINTS_SHOWN])
     return Figure(name, title, caption, (alt := f"{title}. Highest values: {peaks}."), described(svg, name, title, alt))
 
@@ -235,7 +236,7 @@ def conserved_series(run: Realisation, evidence: Evidence, series: str) -> tuple
 def series_figure(measure: str, found: Sequence[Answer], plan: Plan, evidence: Evidence) -> Figure:
     """Block means of a measured number over simulated time, and its standard error over the length of the blocks."""
     name = f"series-{measure}"
-    symbol = found[0].measure.symbol
+    symbol = typeset(found[0].measure.symbol)
     runs = {point.index: [run for run in plan.realisations if run.point.index == point.index] for point in plan.points}
 
     def paint(axes: np.ndarray) -> None:
@@ -306,6 +307,10 @@ def _runs_shown(plan: Plan) -> list[Realisation]:
 
 def _only_some(points: int) -> str:
     return f" Shown: the first {POINTS_SHOWN} of {points} points." if points > POINTS_SHOWN else ""
+
+
+def _axis_label(measure: MeasureSpec) -> str:
+    return typeset(f"{measure.symbol} ({measure.unit})" if measure.unit else measure.symbol)
 
 
 def _words(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 
 def with_error(value: float, error: float | None) -> str:
@@ -36,3 +37,13 @@ def _fixed(value: float, error: float) -> str:
 def plain(value: float | None) -> str:
     """A number without an error, three digits; ``no value`` where there is none."""
     return "no value" if value is None or not math.isfinite(value) else f"{value:.3g}"
+
+
+_GREEK = {"epsilon": "\u03b5", "sigma": "\u03c3", "tau": "\u03c4", "rho": "\u03c1"}
+_RAISED = str.maketrans("0123456789-", "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b")
+
+
+def typeset(text: str) -> str:
+    """A symbol or unit in plain letters as it is printed: ``epsilon/sigma^3`` with Greek letters and a raised 3."""
+    text = re.sub(r"\b(?:epsilon|sigma|tau|rho)\b", lambda word: _GREEK[word[0]], text)
+    return re.sub(r"\^(-?\d+)", lambda power: power[1].translate(_RAISED), text)

@@ -17,7 +17,7 @@ from manybody.core.units import Dimension, UnitSystem, show_quantity
 from manybody.study.answers import Answer, answers
 from manybody.study.export import CONFIGURATIONS, RESULTS, replace_whole
 from manybody.study.figures import draw_figures
-from manybody.study.notation import plain, with_error
+from manybody.study.notation import plain, typeset, with_error
 
 if TYPE_CHECKING:
     import jinja2
@@ -82,7 +82,12 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"plain": plain, "rows": lambda document: list(flat(document)), "sentence": sentence}
+    environment.filters |= {
+        "plain": plain,
+        "rows": lambda document: list(flat(document)),
+        "sentence": sentence,
+        "typeset": typeset,
+    }
     return environment
 
 
@@ -145,7 +150,7 @@ class AnswerCell:
 
 def _answer_table(plan: Plan, found: Sequence[Answer]) -> AnswerTable:
     numbers = [answer for answer in found if not answer.is_curve]
-    measures = {answer.measure.name: (answer.measure.symbol, answer.measure.unit) for answer in numbers}
+    measures = {answer.measure.name: (typeset(answer.measure.symbol), typeset(answer.measure.unit)) for answer in numbers}
     paths = list(dict.fromkeys(path for place in plan.study.sweep for path in place))
     rows = [
         (
@@ -168,7 +173,7 @@ def _cell(answer: Answer) -> AnswerCell:
 def _statistics(answer: Answer) -> dict[str, str]:
     estimate = answer.estimate
     return {
-        "measure": answer.measure.symbol,
+        "measure": typeset(answer.measure.symbol),
         "point": answer.point.label,
         "value": with_error(estimate.value, estimate.error),
         "samples": str(estimate.samples),
