@@ -169,9 +169,12 @@ def test_the_error_falls_with_the_power_of_the_mesh_that_the_order_says(order: i
     results = [PMEPlan(q, c, PMEParameters(0.75, 8.5, order, (m, m, m))).evaluate(x) for m in meshes.tolist()]
     potentials = [rms(result.potentials - truth.potentials) for result in results]
     forces = [rms(result.forces - truth.forces) for result in results]
-    # The next term is smaller by (k h / 2 pi)^2, some percent at k = 2 alpha: it moves the slope by a few tenths at most.
-    assert -np.polyfit(np.log(meshes), np.log(potentials), 1)[0] == pytest.approx(order, abs=0.35)
-    assert -np.polyfit(np.log(meshes), np.log(forces), 1)[0] == pytest.approx(order - 1, abs=0.35)
+    # (k / (G - k))^n averaged over both signs of k is (k / G)^n (1 + n (n + 1) / 2 (k / G)^2 ...): the slope is steeper by
+    # n (n + 1) (k h / 2 pi)^2 at the mode that counts most, k^2 = 2 n alpha^2, where k^(2 n) exp(-k^2 / 2 alpha^2) peaks.
+    steeper = order * (order + 1) * 2 * order * (0.75 * EDGE / 48 / (2 * math.pi)) ** 2
+    for errors, power in ((potentials, order), (forces, order - 1)):
+        slope = -np.polyfit(np.log(meshes), np.log(errors), 1)[0]
+        assert power - 0.1 < slope < power + steeper + 0.1
 
 
 @pytest.mark.parametrize("order", [4, 6, 7, 8])
