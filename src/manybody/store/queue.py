@@ -71,6 +71,7 @@ class Ended:
     reason: str = ""
     signature: str = ""
     protocol: int = 0
+    progress: str = ""
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,8 @@ def end(connection: Connection, member: int, how: Ended) -> bool:
     """End an attempt whose lease the member holds. False where it does not: too late, a replay, or never its own."""
     now = time.time()
     mine = (queue.c.attempt == how.attempt) & (queue.c.member == member) & (queue.c.state == "leased")
-    changes = {name: getattr(how, name) for name in Ended.__dataclass_fields__ if name != "attempt"} | {"ended": now}
+    changes = {name: getattr(how, name) for name in Ended.__dataclass_fields__ if name not in ("attempt", "progress")}
+    changes |= {"ended": now} | ({"progress": how.progress} if how.progress else {})
     return connection.execute(update(queue).where(mine).values(changes)).rowcount == 1
 
 

@@ -27,7 +27,9 @@ PATIENCE_S = 60.0  # a process that has not said what is expected of it by then 
 class Process:
     """A command of manybody running under a home of its own; what it prints goes to a file."""
 
-    def __init__(self, home: Path, *words: str, environment: Mapping[str, str] | None = None, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, home: Path, *words: str, environment: Mapping[str, str] | None = None, prefix: tuple[str, ...] = ()
+    ) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.home, self.words = home, words
         self.log = home / f"{words[0]}.log"
@@ -103,7 +105,7 @@ def _children(pid: int) -> list[int]:
 class Town:
     """A gateway and its nodes as processes below a folder, each with a home of its own."""
 
-    def __init__(self, folder: Path, lease_s: float = 3.0, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, lease_s: float = 10.0, environment: Mapping[str, str] | None = None) -> None:
         self.folder, self.lease_s = folder, lease_s
         self.environment = dict(environment or {})
         self.home = Home(folder / "gateway")

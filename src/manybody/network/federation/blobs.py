@@ -73,6 +73,8 @@ class Partial:
         except RefusedBlobError:
             self.drop()
             raise
+        except FileNotFoundError:
+            raise RefusedBlobError("expected a result; nothing has come.") from None
         except OSError as error:
             self._explain(error, 0)
         return size

@@ -54,6 +54,7 @@ class Client:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._session.close()
+        await asyncio.sleep(0)  # a TLS connection is only gone a turn of the loop after it was closed
 
     async def ask(self, path: str, message: BaseModel, answer: type[Answer], patience_s: float = ANSWER_S) -> Answer:
         """Send a message and parse the answer.

@@ -20,9 +20,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, Response
 
 from manybody.core.errors import CorruptResultError, StoreError
+from manybody.core.task import Progress
 from manybody.network.federation.authority import Authority, fingerprint, parse_request, pem, verify
 from manybody.network.federation.blobs import Partial, RefusedBlobError
-from manybody.network.federation.guard import MEMBER, VERSION, Guard, Limits, RefusedError
+from manybody.network.federation.guard import MEMBER, VERSION, Goodbye, Guard, Limits, RefusedError
 from manybody.network.federation.protocol import (
     ATTEMPT_HEADER,
     JOINING,
@@ -219,10 +220,7 @@ class Gateway:
         """Prolong leases and note progress."""
         beat = await _parsed(request, TypeAdapter(Heartbeat))
         member: Member = request.scope[MEMBER]
-        told = {
-            each.attempt: (each.worker, json.dumps(vars(each.progress)) if each.progress is not None else "")
-            for each in beat.attempts
-        }
+        told = {each.attempt: (each.worker, _told(each.progress)) for each in beat.attempts}
 
         def prolong(connection: Connection) -> set[str]:
             members.greet(connection, member.id, time.time())
@@ -241,7 +239,8 @@ class Gateway:
             raise RefusedError(404, f"Expected the result {said.result} to be stored first. Send it to /v1/objects.")
         how = queue.Ended(
             said.attempt, "finished", said.worker, said.seconds, said.result,
-            self.objects.path(said.result).stat().st_size, signature=said.signature, protocol=version,
+            self.objects.path(said.result).stat().st_size,
+            signature=said.signature, protocol=version, progress=_told(said.progress),
         )  # fmt: skip
         await self._end(member, how, said.task)
         return _answer(Accepted())
@@ -250,7 +249,10 @@ class Gateway:
         """Take word that an attempt gave no result."""
         said = await _parsed(request, TypeAdapter(Fail))
         member: Member = request.scope[MEMBER]
-        how = queue.Ended(said.attempt, "lost" if said.lost else "failed", said.worker, said.seconds, reason=said.reason)
+        how = queue.Ended(
+            said.attempt, "lost" if said.lost else "failed", said.worker, said.seconds,
+            reason=said.reason, progress=_told(said.progress),
+        )  # fmt: skip
         await self._end(member, how, None)
         return _answer(Accepted())
 
@@ -384,6 +386,10 @@ async def _is_awaited(news: asyncio.Event, seconds: float) -> bool:
     return True
 
 
+def _told(progress: Progress | None) -> str:
+    return json.dumps(vars(progress)) if progress is not None else ""
+
+
 def _answer(message: BaseModel) -> Response:
     return Response(message.model_dump_json(), media_type="application/json")
 
@@ -407,10 +413,11 @@ def _report(text: str) -> Report | None:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """Say why not; where the body has not been read, close, because what is still coming is of no interest."""
+    """Say why not; where the body may not have been read, close."""
     assert isinstance(error, RefusedError)
-    headers = error.headers | ({"connection": "close"} if request.method == "PUT" or error.status in (408, 413) else {})
-    return Response(json.dumps({"problem": error.problem}), error.status, headers, media_type="application/json")
+    if request.method == "PUT" or error.status in (408, 413):
+        return Goodbye(error)
+    return Response(json.dumps({"problem": error.problem}), error.status, error.headers, media_type="application/json")
 
 
 async def _not_here(request: Request, error: Exception) -> Response:

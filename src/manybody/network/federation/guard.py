@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from manybody.core.errors import ManybodyError
@@ -22,6 +24,7 @@ JOIN = "/v1/join"
 WITHOUT_VERSION = (JOIN, "/v1/hello")  # where versions are only being agreed on
 FOR_NODES = ("/v1/node", "/v1/lease", "/v1/heartbeat", "/v1/finish", "/v1/fail", "/v1/objects/")
 OBJECTS = "/v1/objects/"
+LINGER_S = 1.0  # how long the rest of a refused body is thrown away
 STALL_S = 30.0  # a body that has not come on for this long will not come
 
 
@@ -62,8 +65,8 @@ class Limits:
 
     rate: float = 500.0
     burst: float = 1000.0
-    join_rate: float = 1.0
-    join_burst: float = 20.0
+    join_rate: float = 10.0
+    join_burst: float = 200.0
     object_bytes: int = 1 << 36
     callers: int = 10_000  # whose buckets are remembered; the one that was silent longest is forgotten first
 
@@ -85,7 +88,7 @@ class Guard:
             await self._admit(scope)
             await self.app(scope, body.receive, send)
         except RefusedError as refused:
-            await _refuse(send, refused)
+            await Goodbye(refused)(scope, receive, send)
 
     async def _admit(self, scope: Scope) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -157,10 +160,22 @@ class _Body:
         return message
 
 
-async def _refuse(send: Send, refused: RefusedError) -> None:
-    """Answer without having read the body, and close: what is still coming is of no interest."""
-    body = json.dumps({"problem": refused.problem}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
-    headers += [(name.encode(), value.encode()) for name, value in refused.headers.items()]
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+class Goodbye(Response):
+    """A refusal of a request whose body has not been read: answered at once, then the connection closes.
+
+    What is still coming is thrown away for a moment, because closing on it would make TCP discard the answer too.
+    """
+
+    def __init__(self, refused: RefusedError) -> None:
+        content = json.dumps({"problem": refused.problem})
+        super().__init__(content, refused.status, refused.headers | {"connection": "close"}, "application/json")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, linger, close."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with contextlib.suppress(TimeoutError, RefusedError):
+            async with asyncio.timeout(LINGER_S):
+                while (await receive()).get("more_body", False):
+                    pass
+        await send({"type": "http.response.body", "body": b""})

@@ -281,7 +281,7 @@ class Node:
         said = claim(event.attempt, event.task, event.result, self.joined.name, self._client.version)
         finish = Finish(
             attempt=event.attempt, task=event.task, result=event.result, worker=job.worker,
-            seconds=event.seconds, signature=sign(self._key, said),
+            seconds=event.seconds, signature=sign(self._key, said), progress=job.progress,
         )  # fmt: skip
         await self._persist(partial(self._client.ask, "/v1/finish", finish, Accepted))
 
@@ -289,7 +289,14 @@ class Node:
         """Say that an attempt gave no result."""
         worker = job.worker or self.joined.name
         reason = f"{worker}: {reason}" if lost else reason
-        fail = Fail(attempt=job.order.attempt, worker=worker, seconds=seconds, reason=reason[:REASON_LIMIT], lost=lost)
+        fail = Fail(
+            attempt=job.order.attempt,
+            worker=worker,
+            seconds=seconds,
+            reason=reason[:REASON_LIMIT],
+            lost=lost,
+            progress=job.progress,
+        )
         await self._persist(partial(self._client.ask, "/v1/fail", fail, Accepted))
 
     def _close(self, job: Job) -> None:

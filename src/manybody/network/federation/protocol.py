@@ -31,7 +31,7 @@ Attempt = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Label = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,128}$")]  # names of workers: printable, no spaces
 Pem = Annotated[str, StringConstraints(max_length=8192)]
 Reason = Annotated[str, StringConstraints(max_length=REASON_LIMIT)]
-Seconds = Annotated[float, Field(ge=0, le=1e9)]
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 
 class AskAuthority(Frozen):
@@ -153,22 +153,28 @@ class Held(Frozen):
 class Finish(Frozen):
     """To `/v1/finish`: an attempt's result is in the store. Signed over what `claim` gives."""
 
+    model_config = ConfigDict(ser_json_inf_nan="constants", allow_inf_nan=True)
+
     attempt: Attempt
     task: Digest
     result: Digest
     worker: Label
     seconds: Seconds
     signature: Annotated[str, StringConstraints(max_length=512)]
+    progress: Progress | None = None
 
 
 class Fail(Frozen):
     """To `/v1/fail`: the task itself gave no result (`lost` false), or this node could not do it (`lost` true)."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants", allow_inf_nan=True)
 
     attempt: Attempt
     worker: Label
     seconds: Seconds
     reason: Reason
     lost: bool
+    progress: Progress | None = None
 
 
 class Leave(Frozen):
