@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -46,23 +47,30 @@ def test_every_block_of_code_runs(page: Path, tmp_path: Path) -> None:
         "PYTHONPATH": str(tmp_path),
         "PATH": os.pathsep.join(paths),
     }
+    for command, body in steps(page, tmp_path):
+        done = subprocess.run(
+            [*command, "-c", body], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
+        )
+        assert done.returncode == 0, f"{page.name}:\n{body}\n{done.stdout}\n{done.stderr}"
+
+
+def steps(page: Path, place: Path) -> Iterator[tuple[list[str], str]]:
+    """Interpreter and program of each step; files are written on the way. Python blocks in a row share their names."""
+    script = ""
     for block in blocks(page):
-        if block.title:
-            (tmp_path / block.title).write_text(block.body, encoding="utf-8")
+        if block.language == "python" and not block.title:
+            script += block.body + "\n"
+        elif block.title:
+            (place / block.title).write_text(block.body, encoding="utf-8")
             if block.title == "pyproject.toml":
-                install(tmp_path, block.body)
-        elif block.language in ("sh", "python") and not ELSEWHERE.fullmatch(block.body):
-            command = ["bash", "-euo", "pipefail"] if block.language == "sh" else [sys.executable, "-W", "error"]
-            done = subprocess.run(
-                [*command, "-c", block.body],
-                cwd=tmp_path,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=240,
-                check=False,
-            )
-            assert done.returncode == 0, f"{page.name}:\n{block.body}\n{done.stdout}\n{done.stderr}"
+                install(place, block.body)
+        elif block.language == "sh" and not ELSEWHERE.fullmatch(block.body):
+            if script:
+                yield [sys.executable, "-W", "error"], script
+            script = ""
+            yield ["bash", "-euo", "pipefail"], block.body
+    if script:
+        yield [sys.executable, "-W", "error"], script
 
 
 def install(place: Path, pyproject: str) -> None:
