@@ -22,7 +22,7 @@ from typing import BinaryIO, Literal, cast
 
 from manybody.core.errors import TaskError
 from manybody.core.task import Output, Task
-from manybody.network.member import LINK_BROKE
+from manybody.network.member import LINK_BROKE, gang_stage
 from manybody.network.messages import Failed, Finished, read_report
 from manybody.network.process import THREAD_LIMITS
 from manybody.store.objects import ObjectStore
@@ -45,12 +45,17 @@ class Gang:
 
     def run(self, task: Task) -> list[Output]:
         """The parts of all members, in order. Raises `TaskError` that names the member at fault; nobody is left behind."""
+        store = ObjectStore(self.objects)
+        return [store.get(report.result) for report in self.reports(task)]
+
+    def reports(self, task: Task) -> list[Finished]:
+        """As `run`, but what each member reports: the digest of its part, its size, and the seconds from start to end."""
+        gang_stage(task)  # what cannot run is refused before anything is started
         with tempfile.TemporaryDirectory(prefix="manybody-gang-") as folder, contextlib.ExitStack() as stack:
             (Path(folder) / "task.json").write_text(task.model_dump_json(), encoding="utf-8")
             processes = [stack.enter_context(_started(*order)) for order in self._orders(Path(folder))]
             finished = _Watch(f"{task.label}, a gang of {self.size}", self.timeout_s, processes).wait()
-        store = ObjectStore(self.objects)
-        return [store.get(finished[rank].result) for rank in range(self.size)]
+        return [finished[rank] for rank in range(self.size)]
 
     def _orders(self, folder: Path) -> Iterator[tuple[str, list[str], dict[str, str]]]:
         """Name, command and environment of each process to start."""

@@ -21,7 +21,7 @@ import numpy as np
 from manybody.core import catalog
 from manybody.core.errors import ManybodyError, TaskError
 from manybody.core.protocols import GangStage, MethodSpec, Ring
-from manybody.core.task import Task
+from manybody.core.task import Output, Task
 from manybody.network.messages import Failed, Finished, write
 from manybody.network.worker import end_with_conductor
 from manybody.store.objects import ObjectStore
@@ -93,8 +93,8 @@ class MpiRing:
         self._world.Abort(1)
 
 
-def gang_stage(task: Task) -> GangStage:
-    """The function that members run for a task; `TaskError` where this installation has no such method or stage."""
+def gang_stage(task: Task) -> str:
+    """``module:function`` that members run for a task; `TaskError` where this installation has no such method or stage."""
     method = cast("type[MethodSpec]", catalog.load("methods", task.method))
     if method.version != task.version:
         expected = f"expected version {task.version} of {task.method}; this node has {method.version}"
@@ -102,8 +102,14 @@ def gang_stage(task: Task) -> GangStage:
     if task.stage not in method.gangs:
         known = ", ".join(method.gangs) or "none"
         raise TaskError(f"{task.label}: expected a stage for gangs, of {known}; got `{task.stage}`. Run it as an ordinary task.")
-    module, _, name = method.gangs[task.stage].partition(":")
-    return cast("GangStage", getattr(import_module(module), name))
+    return method.gangs[task.stage]
+
+
+def compute(task: Task, ring: Ring) -> Output:
+    """This member's part of a task."""
+    module, _, name = gang_stage(task).partition(":")
+    stage = cast("GangStage", getattr(import_module(module), name))
+    return stage(task, ring)
 
 
 def serve(task: Task, ring: Ring, objects: ObjectStore) -> Finished | Failed:
@@ -111,7 +117,7 @@ def serve(task: Task, ring: Ring, objects: ObjectStore) -> Finished | Failed:
     member = str(ring.rank)
     start = time.perf_counter()
     try:
-        stored = objects.put(gang_stage(task)(task, ring))
+        stored = objects.put(compute(task, ring))
     except ManybodyError as error:
         reason = str(error)
     except Exception as error:  # noqa: BLE001 - the boundary to foreign code: however a stage fails, it is told
