@@ -1,0 +1,104 @@
+"""Which node a task goes to: one that has room for what it demands, that it need not avoid, and that has its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from manybody.core.protocols import NodeInfo
+from manybody.core.task import Task
+from manybody.network.federation.protocol import Report
+
+COMPARED = ("manybody", "python", "numpy", "numba", "torch")  # versions that decide whether results have equal bits
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a task takes of a node while it runs, by the names of Dask's resources: `cores`, `gpu`, `memory` (bytes)."""
+
+    amounts: Mapping[str, float]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{amount:g} {name}" for name, amount in self.amounts.items())
+
+
+def demand(task: Task, threads: int) -> Demand:
+    """What a task demands: its cores; a GPU where its parameters name one; memory where they state how much (bytes)."""
+    amounts: dict[str, float] = {"cores": float(threads)}
+    if str(task.parameters.get("device", "")).startswith("cuda"):
+        amounts["gpu"] = 1.0
+    if isinstance(memory := task.parameters.get("memory_bytes"), int | float):
+        amounts["memory"] = float(memory)
+    return Demand(amounts)
+
+
+@dataclass
+class Node:
+    """A Dask worker: what it declared and has, what was sent there, and which results it holds."""
+
+    name: str
+    address: str
+    host: str
+    cores: int
+    memory: int
+    declared: Mapping[str, float]
+    report: Report
+    taken: dict[str, Demand] = field(default_factory=dict)
+    holds: set[str] = field(default_factory=set)
+
+    @property
+    def capacity(self) -> dict[str, float]:
+        """What there is in all. A worker that declares no cores has its threads; GPUs must be declared, to be counted on."""
+        return {"cores": float(self.cores), "memory": float(self.memory) or float("inf"), "gpu": 0.0} | dict(self.declared)
+
+    def could_run(self, wanted: Demand) -> bool:
+        """Whether it has enough when it runs nothing else."""
+        return all(amount <= self.capacity.get(name, 0.0) for name, amount in wanted.amounts.items())
+
+    def has_room(self, wanted: Demand) -> bool:
+        """Whether it has enough now."""
+        free = self.capacity
+        for other in self.taken.values():
+            for name, amount in other.amounts.items():
+                free[name] -= amount
+        return all(amount <= free.get(name, 0.0) for name, amount in wanted.amounts.items())
+
+    def resources(self, wanted: Demand) -> dict[str, float]:
+        """The part of a demand that this node declared to Dask, which keeps account of it over all coordinators."""
+        return {name: amount for name, amount in wanted.amounts.items() if name in self.declared}
+
+    def info(self, threads: int) -> NodeInfo:
+        """This node as the backend tells of it: as many workers of `threads` threads as its cores make."""
+        return NodeInfo(
+            name=self.name, workers=int(self.capacity["cores"]) // threads, threads=threads,
+            devices=self.report.devices, memory_bytes=self.memory or self.report.memory_bytes, address=self.address,
+        )  # fmt: skip
+
+
+def place(wanted: Demand, inputs: Iterable[str], avoid: frozenset[str], nodes: Iterable[Node]) -> Node | None:
+    """The node for a task now; None where it must wait.
+
+    A node that has computed what the task must keep off is taken only where no other could ever run it: there a fresh
+    process does. Among those with room the one that lacks fewest inputs, then the one with least to do.
+    """
+    able = [node for node in nodes if node.could_run(wanted)]
+    tainted = {name.rpartition("/")[0] for name in avoid}
+    others = [node for node in able if node.name not in tainted]
+    ready = [node for node in others or able if node.has_room(wanted)]
+    needs = set(inputs)
+    return min(ready, key=lambda node: (len(needs - node.holds), len(node.taken), node.name), default=None)
+
+
+def mismatches(node: str, theirs: Report, ours: Report) -> list[str]:
+    """What differs between a node and this installation, so that results would not have equal bits."""
+    versions = [
+        f"{package} {theirs.provenance.get(package, 'absent')}, here {ours.provenance.get(package)}"
+        for package in COMPARED
+        if theirs.provenance.get(package) != ours.provenance.get(package)
+    ]
+    methods = [
+        f"method {name} {theirs.methods[name].version}, here {method.version}"
+        for name, method in ours.methods.items()
+        if name in theirs.methods and theirs.methods[name].version != method.version
+    ]
+    return [f"{node} has {difference}" for difference in versions + methods]
