@@ -7,6 +7,7 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := $(VENV)/peers
 RUN := $(VENV)/.manybody
 DEV := $(VENV)/.manybody-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -40,8 +41,15 @@ docs: $(DEV) ## the documentation as pages, in site/
 	@echo "The documentation: $(CURDIR)/site/index.html"
 
 .PHONY: bench
-bench: $(DEV) ## the benchmarks, or one of them: make bench NAME=..
-	@$(BIN)/python -m benchmarks $(or $(NAME),--list)
+bench: $(DEV) $(PEERS)/.ready ## one benchmark beside its peers, or the list of them: make bench NAME=..
+	@MANYBODY_PEERS=$(PEERS) $(BIN)/python -m benchmarks $(or $(NAME),--list)
+
+# The peers have an environment of their own: their dependencies are not ours.
+$(PEERS)/.ready: benchmarks/peers.txt
+	@echo "Installing the peers of the benchmarks into $(PEERS) (once)"
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet -r benchmarks/peers.txt
+	@touch $@
 
 .PHONY: constraints
 constraints: $(DEV) ## write down the versions that are installed now

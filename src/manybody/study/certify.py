@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from manybody.core.certificate import Certificate
 from manybody.core.protocols import Evidence
 from manybody.core.study import Plan
-from manybody.study.export import write_results
+from manybody.study.export import replace_whole, write_results
 from manybody.study.file import dump_study
 from manybody.study.report import write_report
 
@@ -33,7 +32,4 @@ def certify(plan: Plan, evidence: Evidence, out: Path, origin: dict[str, Any], c
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    replace_whole(path, lambda fresh: fresh.write_text(text, encoding="utf-8"))

@@ -13,10 +13,9 @@ from manybody.core.certificate import Certificate, Verdict
 from manybody.core.protocols import Event, NodeInfo
 from manybody.core.study import Plan, Study
 from manybody.core.task import Task
-from manybody.network.local import Embedded
+from manybody.network.addresses import open_backend
 from manybody.store.home import Home
 from manybody.store.ledger import Ledger
-from manybody.store.objects import ObjectStore
 from manybody.store.provenance import provenance
 from manybody.study.certify import certify
 from manybody.study.conduct import Conductor, Tally
@@ -26,13 +25,14 @@ from manybody.study.measure import Measured
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run a study: where things are kept and written, on how many workers, and whether from scratch."""
+    """How to run a study: where things are kept and written, on which network and workers, and whether from scratch."""
 
     home: Path | None = None
     out: Path | None = None
     workers: int | None = None
     fresh: bool = False
     command: str = ""
+    network: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,11 @@ def run_study(study: Study, options: RunOptions, listener: Listener) -> Outcome:
             if options.fresh:
                 for task in plan.tasks:
                     ledger.withdraw(task.digest, "computed afresh on request")
-            tally = _compute(plan, run, ledger, home.objects, options.workers, listener)
+            tally = _compute(plan, run, ledger, home, options, listener)
+            told = origin | {"tasks": f"{tally.total}: {tally.computed} computed in this run, {tally.cached} kept from before"}
             results = {task.digest: row for task in plan.tasks if (row := ledger.result(task.digest))}
             certificate, certificate_path, report_path = certify(
-                plan, Measured(plan, results, home.objects), out, origin, options.command
+                plan, Measured(plan, results, home.objects), out, told, options.command
             )
             verdict = certificate.verdict
         except Exception as error:
@@ -101,10 +102,10 @@ def run_study(study: Study, options: RunOptions, listener: Listener) -> Outcome:
     return outcome
 
 
-def _compute(plan: Plan, run: int, ledger: Ledger, objects: ObjectStore, workers: int | None, listener: Listener) -> Tally:
+def _compute(plan: Plan, run: int, ledger: Ledger, home: Home, options: RunOptions, listener: Listener) -> Tally:
     """Have every task of a plan computed that is not yet."""
-    with closing(Embedded(objects.root, workers)) as backend:
-        conductor = Conductor(plan, run, ledger, objects, backend)
+    with closing(open_backend(options.network, home, options.workers)) as backend:
+        conductor = Conductor(plan, run, ledger, home.objects, backend)
         cached = conductor.recover()
         listener.planned(plan, cached, backend.nodes(), conductor.expected_s)
         return conductor.conduct(listener.event)

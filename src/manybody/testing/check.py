@@ -18,9 +18,11 @@ def verify_check(check: CheckSpec, good: Evidence, bad: Evidence) -> None:
     assert len({finding.name for finding in found}) == len(found), f"{check.name}: two findings of one name"
     for finding in found:
         _verify_finding(check, finding)
-    assert Verdict.worst([finding.verdict for finding in found]) is Verdict.HOLDS, f"{check.name} refuses good evidence: {found}"
+    right = Verdict.worst([finding.verdict for finding in found])
+    assert right is Verdict.HOLDS, f"{check.name} refuses good evidence: {found}"
     wrong = check.judge(bad, check.tasks(bad.plan))
-    assert Verdict.worst([finding.verdict for finding in wrong]) is not Verdict.HOLDS, f"{check.name} passes bad evidence: {wrong}"
+    judged = Verdict.worst([finding.verdict for finding in wrong])
+    assert judged is not Verdict.HOLDS, f"{check.name} passes bad evidence: {wrong}"
 
 
 def _verify_finding(check: CheckSpec, finding: Finding) -> None:
