@@ -10,8 +10,8 @@ from manybody.core.protocols import Estimate, Samples
 from manybody.core.study import Plan, Point, Realisation
 from manybody.core.task import Output, Task
 from manybody.numerics.statistics import block_error
-from manybody.store.rows import ResultRow
 from manybody.store.objects import ObjectStore
+from manybody.store.rows import ResultRow
 
 
 def weighted_mean(samples: Sequence[Samples]) -> np.ndarray:

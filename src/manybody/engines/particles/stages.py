@@ -141,8 +141,18 @@ class Recorder:
     def _report(self, engine: LiquidEngine, fraction: float) -> None:
         energy = self._effective_energy(engine, self._joined())
         interval = self.stride * self.leg.time_step
-        drift = float(np.polyfit(interval * np.arange(len(energy)), energy, 1)[0]) if len(energy) > 2 else None
-        self.context.progress(Progress(min(1.0, fraction), interval * self.samples, "tau", drift, self.tolerance))
+        drift, error = _drift(interval * np.arange(len(energy)), energy)
+        told = drift if error < self.tolerance else None  # before, it would be the noise of a few samples
+        self.context.progress(Progress(min(1.0, fraction), interval * self.samples, "tau", told, self.tolerance))
+
+
+def _drift(time: np.ndarray, series: np.ndarray) -> tuple[float, float]:
+    """Slope of the least-squares line through a series, and its standard error for independent samples."""
+    if len(series) < 3:
+        return 0.0, math.inf
+    spread = float(np.sum((time - time.mean()) ** 2))
+    slope = float((time - time.mean()) @ series) / spread
+    return slope, _rms_about_trend(time, series) * math.sqrt(len(series) / (len(series) - 2) / spread)
 
 
 def _rms_about_trend(time: np.ndarray, series: np.ndarray) -> float:
