@@ -30,6 +30,10 @@ def run(
         ),
     ] = None,
     nodes: Annotated[int | None, typer.Option(min=1, help="How many workers to use (default: one a core).")] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run on a cluster (tls://HOST:PORT) or a federation (https://HOST:PORT)."),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Compute everything again, or only what is not finished.")
     ] = False,
@@ -45,7 +49,8 @@ def run(
     from manybody.cli.progress import listener
     from manybody.study.run import RunOptions, run_study
 
-    options = RunOptions(out=out, workers=nodes, fresh=fresh, command=_command(study, settings or [], nodes, out))
+    command = _command(study, settings or [], nodes, out, network)
+    options = RunOptions(out=out, workers=nodes, fresh=fresh, command=command, network=network)
     with listener(sys.stderr if json else sys.stdout, quiet=quiet, json=json) as watching:
         try:
             outcome = run_study(asked, options, watching)
@@ -71,7 +76,7 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _command(study: Path, settings: list[str], nodes: int | None, out: Path | None) -> str:
+def _command(study: Path, settings: list[str], nodes: int | None, out: Path | None, network: str | None) -> str:
     """The command that repeats this run."""
     words = ["manybody", "run", str(study)]
     for setting in settings:
@@ -80,4 +85,6 @@ def _command(study: Path, settings: list[str], nodes: int | None, out: Path | No
         words += ["--nodes", str(nodes)]
     if out is not None:
         words += ["--out", str(out)]
+    if network is not None:
+        words += ["--network", network]
     return shlex.join(words)

@@ -101,7 +101,10 @@ class Line:
     heard: queue.SimpleQueue[Message] = field(default_factory=queue.SimpleQueue)
 
     def open(self) -> list[Joined]:
-        """Connect, wait for as many workers as are expected (for one at least), and make every worker a node. Raises `BackendError` where that fails."""
+        """Connect, wait for as many workers as are expected (one at least), and make every worker a node.
+
+        Raises `BackendError` where that fails.
+        """
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="manybody cluster line", daemon=True)
         self._thread.start()
