@@ -46,7 +46,7 @@ def rms(forces: np.ndarray) -> float:
 def test_spreading_and_reading_agree_with_their_twins(order: int, shape: tuple[int, int, int]) -> None:
     x, q, c = ions(1, 40)
     inverse = np.linalg.inv(c)
-    points = stencils(x, inverse, np.array(shape), order)
+    points = stencils(x, inverse, np.array(shape), order, np.zeros((40, 3, PAD)), np.zeros((40, 3, PAD)))
     mesh, padded = np.empty(shape), np.empty((*shape[:2], shape[2] + PAD))
     spread(points, q, order, padded, mesh)
     positions = torch.tensor(x, requires_grad=True)

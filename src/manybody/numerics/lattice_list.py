@@ -6,14 +6,14 @@ Here a cluster's own atoms are among its neighbours, and the force loop leaves o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from manybody.core.errors import InputError, Problem
-from manybody.numerics.jit import kernel, parallel_kernel
+from manybody.numerics.jit import kernel
 from manybody.numerics.neighbours import CLUSTER, counting_sort, moved
 
 Array = NDArray[np.float64]
@@ -69,7 +69,7 @@ def lattice_list(positions: Array, cell: Array, cutoff: float, skin: float = 0.0
     shift = (hops @ cell).T.copy()
     x = sites @ cell
     extended = np.concatenate([x, x[source] + shift.T]).T.copy()
-    start, entries = _list_neighbours(extended, atoms, first, reach)
+    start, entries = _list_neighbours(extended, first, reach)
     widest = int(np.diff(start).max(initial=0))
     reference = positions[order].T.copy()
     return LatticeList(order, offset, first, source, shift, start, entries, widest, reference, skin)
@@ -141,61 +141,82 @@ def _bin_extended(extended: Array, low: Array, width: float, shape: NDArray[np.i
 
 
 @kernel
+def _gap(low: float, high: float, left: float, width: float) -> float:
+    """Distance along one axis between the interval low..high and the bin that starts at `left`."""
+    return max(0.0, left - high, low - left - width)
+
+
+@kernel
+def _closest(near: Array, begin: int, end: int, extended: Array, low: int, high: int, closest: Array) -> None:
+    """Smallest squared distance of binned points begin .. end - 1 to the atoms low .. high - 1, into closest[: end - begin]."""
+    x, y, z = near[0], near[1], near[2]
+    for k in range(end - begin):
+        closest[k] = np.inf
+    for i in range(low, high):
+        xi, yi, zi = extended[0, i], extended[1, i], extended[2, i]
+        for k in range(end - begin):
+            dx, dy, dz = x[begin + k] - xi, y[begin + k] - yi, z[begin + k] - zi
+            square = dx * dx + dy * dy + dz * dz
+            best = closest[k]
+            closest[k] = square if square < best else best
+
+
+@kernel
 def _near_cluster(
     extended: Array, low: int, high: int, reach: float, corner: Array, width: float, shape: NDArray[np.int64],
-    order: Integers, start: Integers, found: Integers,
+    order: Integers, start: Integers, binned: Array, closest: Array, found: Integers,
 ) -> int:  # fmt: skip
     """The atoms and ghosts within `reach` of any of the atoms low .. high - 1, into `found`; their number."""
     count = 0
-    bounds = np.empty((3, 2), np.int64)
+    box, bounds = np.empty((3, 2)), np.empty((3, 2), np.int64)
     for d in range(3):
-        members = extended[d, low:high]
-        bounds[d, 0] = max(0, int((members.min() - reach - corner[d]) / width))
-        bounds[d, 1] = min(shape[d] - 1, int((members.max() + reach - corner[d]) / width))
+        box[d, 0], box[d, 1] = extended[d, low:high].min() - corner[d], extended[d, low:high].max() - corner[d]
+        bounds[d, 0] = max(0, int((box[d, 0] - reach) / width))
+        bounds[d, 1] = min(shape[d] - 1, int((box[d, 1] + reach) / width))
     for a in range(bounds[0, 0], bounds[0, 1] + 1):
+        dx = _gap(box[0, 0], box[0, 1], a * width, width)
         for b in range(bounds[1, 0], bounds[1, 1] + 1):
-            row = (a * shape[1] + b) * shape[2]
-            for n in range(start[row + bounds[2, 0]], start[row + bounds[2, 1] + 1]):
-                j = order[n]
-                x, y, z = extended[0, j], extended[1, j], extended[2, j]
-                closest = np.inf
-                for i in range(low, high):
-                    dx, dy, dz = extended[0, i] - x, extended[1, i] - y, extended[2, i] - z
-                    closest = min(closest, dx * dx + dy * dy + dz * dz)
-                found[count] = j
-                count += closest < reach * reach  # the next one overwrites what is too far
+            dy = _gap(box[1, 0], box[1, 1], b * width, width)
+            room = reach * reach - dx * dx - dy * dy
+            if room < 0.0:
+                continue
+            row, along = (a * shape[1] + b) * shape[2], math.sqrt(room)
+            begin = start[row + max(0, int((box[2, 0] - along) / width))]
+            end = start[row + min(shape[2] - 1, int((box[2, 1] + along) / width)) + 1]
+            _closest(binned, begin, end, extended, low, high, closest)
+            for k in range(end - begin):
+                found[count] = order[begin + k]
+                count += closest[k] < reach * reach  # the next one overwrites what is too far
     return count
 
 
-@parallel_kernel
+@kernel
 def _fill_rows(
     extended: Array, first: Integers, reach: float, corner: Array, width: float, shape: NDArray[np.int64],
-    order: Integers, bins: Integers, starts: NDArray[np.int64], entries: Integers, counts: NDArray[np.int64],
-) -> None:  # fmt: skip
-    """Count the neighbours of each cluster, and where `entries` has room for them, write them at `starts`."""
-    clusters = first.size - 1
-    parts = min(64, clusters)
-    for part in numba.prange(parts):
-        found = np.empty(extended.shape[1] + 1, np.int32)
-        for c in range(clusters * part // parts, clusters * (part + 1) // parts):
-            n = _near_cluster(extended, first[c], first[c + 1], reach, corner, width, shape, order, bins, found)
-            counts[c] = n
-            if starts[c] + n <= starts[c + 1]:
-                entries[starts[c] : starts[c] + n] = found[:n]
+    order: Integers, bins: Integers, binned: Array,
+) -> tuple[NDArray[np.int64], Integers]:  # fmt: skip
+    """The neighbours of all clusters, one after the other: starts [clusters + 1] and entries."""
+    clusters, size = first.size - 1, 0
+    found, closest = np.empty(extended.shape[1] + 1, np.int32), np.empty(extended.shape[1])
+    starts, entries = np.zeros(clusters + 1, np.int64), np.empty(256 * clusters, np.int32)
+    for c in range(clusters):
+        n = _near_cluster(extended, first[c], first[c + 1], reach, corner, width, shape, order, bins, binned, closest, found)
+        if size + n > entries.size:
+            more = np.empty(2 * entries.size + n, np.int32)
+            more[:size] = entries[:size]
+            entries = more
+        entries[size : size + n] = found[:n]
+        size += n
+        starts[c + 1] = size
+    return starts, entries[:size].copy()
 
 
-def _list_neighbours(extended: Array, atoms: int, first: Integers, reach: float) -> tuple[NDArray[np.int64], Integers]:
-    """Neighbours of each cluster: start [clusters + 1] and entries.  The rows are counted, then written."""
+def _list_neighbours(extended: Array, first: Integers, reach: float) -> tuple[NDArray[np.int64], Integers]:
+    """Neighbours of each cluster: start [clusters + 1] and entries."""
     corner, far = extended.min(axis=1), extended.max(axis=1)
     spacing = (np.prod(np.maximum(far - corner, 1e-9)) / extended.shape[1]) ** (1 / 3)
     width = max(reach / 3, spacing)
     shape = np.maximum(1, np.ceil((far - corner) / width)).astype(np.int64)
     order, bins = _bin_extended(extended, corner, width, shape)
-    clusters = first.size - 1
-    counts, starts = np.zeros(clusters, np.int64), np.zeros(clusters + 1, np.int64)
-    entries = np.empty(0, np.int32)
-    for _ in range(2):
-        _fill_rows(extended, first, reach, corner, width, shape, order, bins, starts, entries, counts)
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        entries = entries if entries.size else np.empty(int(starts[-1]), np.int32)
-    return starts, entries
+    binned = np.ascontiguousarray(extended[:, order])
+    return _fill_rows(extended, first, reach, corner, width, shape, order, bins, binned)

@@ -74,11 +74,14 @@ class Stencils(NamedTuple):
 
 
 @kernel
-def stencils(positions: Array, inverse: Array, shape: Integers, order: int) -> Stencils:
-    """The stencils of points at positions [points, 3] (not wrapped), with inverse the inverse cell [3, 3]."""
+def stencils(positions: Array, inverse: Array, shape: Integers, order: int, weights: Array, slopes: Array) -> Stencils:
+    """The stencils of points at positions [points, 3] (not wrapped), with inverse the inverse cell [3, 3].
+
+    weights, slopes: room [points, 3, PAD] that holds zeros, or the stencils of an earlier call of the same order: fresh
+    memory each time would cost as much as filling it.
+    """
     points = positions.shape[0]
     first = np.empty((points, 3), np.int64)
-    weights, slopes = np.zeros((points, 3, PAD)), np.zeros((points, 3, PAD))
     slabs = slab_count(shape[0], order)
     keys = np.empty(points, np.int32)
     for i in range(points):

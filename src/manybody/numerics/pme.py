@@ -124,7 +124,7 @@ class PMEPlan:
         self.inverse = inverse_cell(self.cell)
         self.volume = abs(float(np.linalg.det(self.cell)))
         self.total_charge = float(self.charges.sum())
-        tolerance = 1e-8 if parameters.single else 0.0
+        tolerance = 1e-6 if parameters.single else 0.0  # as much as rounding to single precision costs
         self._pairs = ScreenedPairs(parameters.alpha, parameters.cutoff, parameters.single, tolerance)
         shape = parameters.mesh
         self._influence = influence(torch.from_numpy(self.cell), parameters.alpha, shape, parameters.order).numpy()
@@ -132,6 +132,7 @@ class PMEPlan:
         self._helpers = ThreadPoolExecutor(threads - 1, "pme") if threads > 1 else None
         self._padded = np.empty((shape[0], shape[1], shape[2] + meshes.PAD))
         self._mesh = np.empty(shape)
+        self._weights, self._slopes = np.zeros((2, len(charges), 3, meshes.PAD))
 
     @classmethod
     def for_accuracy(
@@ -214,7 +215,7 @@ class PMEPlan:
     def _smooth(self, positions: Array, virial: bool) -> tuple[Array, Array, Array]:
         """All but the direct sum: gradients [atoms, 3] of the energy, potentials [atoms], virial [3, 3]."""
         alpha, order, shape = self.parameters.alpha, self.parameters.order, self.parameters.mesh
-        points = meshes.stencils(positions, self.inverse, np.array(shape), order)
+        points = meshes.stencils(positions, self.inverse, np.array(shape), order, self._weights, self._slopes)
         meshes.spread(points, self.charges, order, self._padded, self._mesh)
         with _one_torch_thread():
             spectrum = torch.fft.rfftn(torch.from_numpy(self._mesh)).numpy()

@@ -93,7 +93,7 @@ def _rest(size: int) -> int:
     return size
 
 
-SPACINGS = tuple(np.geomspace(0.08, 2.4, 70).tolist())  # alpha h, in steps of 5 %
+SPACINGS: tuple[float, ...] = tuple(np.geomspace(0.08, 2.4, 70).tolist())  # alpha h, in steps of 5 %
 
 
 def widest_spacing(charges: Array, volume: float, alpha: float, order: int, error: float) -> float:
@@ -106,10 +106,10 @@ def widest_spacing(charges: Array, volume: float, alpha: float, order: int, erro
 
 def cost(atoms: int, density: float, parameters: PMEParameters) -> float:
     """Predicted nanoseconds of one evaluation on one core, from a model measured on one machine: only ratios count."""
-    cluster = 0.47 * float((8 / density) ** (1 / 3))  # the list of a cluster reaches that much further than an atom's
+    cluster = 0.47 * math.pow(8 / density, 1 / 3)  # the list of a cluster reaches that much further than an atom's
     pairs = atoms * density * 4 / 3 * math.pi * (parameters.cutoff + parameters.skin + cluster) ** 3
-    points = math.prod(parameters.mesh)
-    return pairs * (1.5 if parameters.single else 3.4) + atoms * (120 + 10 * parameters.order**2) + 19 * points
+    mesh = atoms * (160 * parameters.order - 230) + 12 * math.prod(parameters.mesh)
+    return pairs * (1.05 if parameters.single else 2.4) + mesh
 
 
 def choose(
