@@ -24,7 +24,7 @@ from manybody.core.task import Task
 from manybody.engines.fields.spec import AdvectedField, FiniteVolume, Moment, Wave
 from manybody.network.gang import Channel, Gang
 from manybody.network.local import Embedded
-from manybody.network.rounds import Probe, measure, time_task
+from manybody.network.rounds import Probe, compute, measure, time_round
 from manybody.numerics.rounds import Costs, predict
 from manybody.store.home import Home
 from manybody.study.conduct import Conductor
@@ -49,7 +49,7 @@ class Case:
     gang_steps: int
 
 
-CASES = (Case("64 kB", 512, 1024, 96, 400), Case("1 MB", 256, 16_384, 24, 40), Case("10 MB", 128, 163_840, 8, 8))
+CASES = (Case("64 kB", 512, 1024, 64, 1000), Case("1 MB", 128, 16_384, 16, 80), Case("10 MB", 64, 163_840, 4, 20))
 
 
 def run(json: bool = False) -> list[Result]:
@@ -101,15 +101,18 @@ class Lab:
     def costs(self, case: Case) -> Costs:
         """What tasks cost here: of a small part, of one that moves much, and of one that computes much."""
         grids = (Case("", 32, 64, 1, 0), Case("", 64, case.columns, 1, 0), Case("", 64, 1024, 4, 0), Case("", 512, 1024, 32, 0))
-        return measure(self.backend, [self.probe(grid) for grid in grids], repeats=3).model_copy(update={"workers": WORKERS})
+        found = measure(self.backend, [self.probe(grid) for grid in grids], repeats=3)
+        tiny = Case("", 32, 64, 16, 0)
+        rest = 1 / self.rounds(tiny, 1) - predict(method(tiny).problem, found, WORKERS, 1).total_s / tiny.steps
+        return found.model_copy(update={"dispatch_s": max(0.0, rest / WORKERS)})
 
     def probe(self, grid: Case) -> Probe:
         """One round of a whole grid, all its steps; what it moves and computes is counted as the model counts."""
         whole = method(grid, grid.steps, parts=1)
         tasks, _ = whole.plan(SYSTEM, 0, 0)
         start, first_round = (next(task for task in tasks if task.stage == stage) for stage in ("start", "advance"))
-        digest, _ = time_task(self.backend, f"start-{grid}", start, {})
-        ideal = Costs(latency_s=0.0, bytes_per_s=1.0, cell_steps_per_s=1.0, workers=1)
+        digest = compute(self.backend, f"start-{grid}", start, {})
+        ideal = Costs(dispatch_s=0.0, latency_s=0.0, bytes_per_s=1.0, cell_steps_per_s=1.0, workers=1)
         expected = predict(whole.problem, ideal, 1, grid.steps)
         inputs = dict.fromkeys(first_round.inputs, digest)
         return Probe(first_round, inputs, round(expected.transfer_s), round(expected.compute_s))
@@ -125,11 +128,13 @@ class Lab:
         return case.steps / (time.perf_counter() - begin)
 
     def gang(self, case: Case, channel: Channel) -> float:
-        """Steps a second of a gang: from what twice as many steps take longer, so that its start does not count."""
-        gang = Gang(WORKERS, self.home.objects.root, channel)
-        tasks = [method(case).together(SYSTEM, steps) for steps in (case.gang_steps, 2 * case.gang_steps)]
-        short, long = (max(report.seconds for report in gang.reports(task)) for task in tasks)
-        return case.gang_steps / max(long - short, 1e-9)
+        """Steps a second of a gang: from what more steps take longer, so that its start does not count."""
+        gang, few = Gang(WORKERS, self.home.objects.root, channel), case.gang_steps // 10
+        short, long = (
+            max(report.seconds for report in gang.reports(method(case).together(SYSTEM, steps)))
+            for steps in (few, case.gang_steps)
+        )
+        return (case.gang_steps - few) / (long - short)
 
     def show(self, wanted: bool, case: Case, costs: Costs) -> None:
         """The model's figures, and its prediction beside the measurement for several k."""
@@ -138,10 +143,11 @@ class Lab:
         chosen = method(case, costs=costs).split.steps_per_round
         tell(
             f"halo {case.halo}, grid {case.rows} x {case.columns}: latency {1e3 * costs.latency_s:.1f} ms, "
+            f"dispatch {1e3 * costs.dispatch_s:.1f} ms, "
             f"{costs.bytes_per_s / 1e6:.0f} MB/s, {costs.cell_steps_per_s / 1e6:.1f} million cell steps/s; chosen k = {chosen}"
         )
         most = method(case).problem.most_steps(WORKERS)
-        for k in sorted({1, 2, 4, 8, chosen, most} & set(range(1, most + 1))):
+        for k in sorted({1, 4, chosen, most} & set(range(1, most + 1))):
             predicted = predict(method(case).problem, costs, WORKERS, k).steps_per_s
             tell(f"  k = {k:2d}: predicted {predicted:8.1f} steps/s, measured {self.rounds(case, k):8.1f}")
 
@@ -178,8 +184,8 @@ def scaling() -> Result:
     """Tasks of at least 5 s a second with two workers, and with one."""
     with tempfile.TemporaryDirectory(prefix="manybody-bench-") as folder, bench(Path(folder), 1) as one:
         steps = 500
-        time_task(one.backend, "warm", converge(64, 0), {})
-        _, seconds = time_task(one.backend, "pace", converge(steps, 0), {})
+        compute(one.backend, "warm", converge(64, 0), {})
+        seconds = time_round(one.backend, "pace", Probe(converge(steps, 0), {}, 0, 0), 1)
         steps = round(1.2 * steps * SCALING_SECONDS / seconds)
         with Embedded(one.home.objects.root, workers=WORKERS) as two:
             return compare(

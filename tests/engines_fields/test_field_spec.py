@@ -92,7 +92,7 @@ def test_a_longer_study_keeps_the_tasks_of_a_shorter_one(dye: AdvectedField) -> 
 
 
 def test_auto_follows_the_costs_and_nothing_else(dye: AdvectedField) -> None:
-    far, near = Costs(latency_s=1.0), Costs(latency_s=1e-6, bytes_per_s=1e12)
+    far, near = Costs(latency_s=1.0), Costs(dispatch_s=0.0, latency_s=1e-6, bytes_per_s=1e12)
     assert method(costs=far).split.steps_per_round > method(costs=near).split.steps_per_round == 1
     assert method(costs=far).plan(dye, 0, 0) == method(costs=far).plan(dye, 0, 0)
     chosen = method(costs=far).split.steps_per_round

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from manybody.core.errors import TaskError
 from manybody.core.task import Task
 from manybody.network.local import Embedded
-from manybody.network.rounds import Probe, Timing, fit, measure, time_task
+from manybody.network.rounds import Probe, Timing, compute, fit, measure, time_round
 from manybody.numerics.rounds import Costs, SplitProblem, choose, predict
 
 PROBLEM = SplitProblem(rows=256, columns=512, steps=48, halo=8, cell_bytes=8)
@@ -27,7 +27,7 @@ def computed_rows(problem: SplitProblem, parts: int, k: int) -> float:
 
 
 def test_computing_is_what_the_stages_add_up_to() -> None:
-    costs = Costs(latency_s=0.0, bytes_per_s=1e30, cell_steps_per_s=1e6, workers=4)
+    costs = Costs(dispatch_s=0.0, latency_s=0.0, bytes_per_s=1e30, cell_steps_per_s=1e6, workers=4)
     for parts, k in itertools.product((1, 2, 4), (1, 2, 4, 8)):
         rounds = PROBLEM.steps / k
         exact = rounds * computed_rows(PROBLEM, parts, k) * PROBLEM.columns / 1e6
@@ -38,10 +38,12 @@ def test_computing_is_what_the_stages_add_up_to() -> None:
 
 
 def test_latency_counts_rounds_and_waves() -> None:
-    costs = Costs(latency_s=1.0, bytes_per_s=1e30, cell_steps_per_s=1e30, workers=2)
+    costs = Costs(dispatch_s=0.0, latency_s=1.0, bytes_per_s=1e30, cell_steps_per_s=1e30, workers=2)
     assert predict(PROBLEM, costs, 2, 16).latency_s == 3
     assert predict(PROBLEM, costs, 2, 7).latency_s == 7  # 6 rounds of 7 steps and one of 6
     assert predict(PROBLEM, costs, 3, 8).latency_s == 12  # the third part waits for a worker
+    busy = costs.model_copy(update={"dispatch_s": 0.1})
+    assert predict(PROBLEM, busy, 3, 8).latency_s == pytest.approx(12 + 6 * 3 * 0.1)  # the coordinator does one at a time
 
 
 def best(costs: Costs, *parts: int) -> tuple[int, int]:
@@ -51,17 +53,17 @@ def best(costs: Costs, *parts: int) -> tuple[int, int]:
 
 
 def test_free_tasks_make_short_rounds_and_dear_ones_long() -> None:
-    assert best(Costs(latency_s=0.0, bytes_per_s=1e30, workers=2), 2) == (2, 1)
+    assert best(Costs(dispatch_s=0.0, latency_s=0.0, bytes_per_s=1e30, workers=2), 2) == (2, 1)
     assert best(Costs(latency_s=10.0, bytes_per_s=1e30, workers=2), 2) == (2, 16)
     assert PROBLEM.most_steps(2) == 16
 
 
 def test_a_slow_link_makes_long_rounds() -> None:
-    assert best(Costs(latency_s=0.0, bytes_per_s=1e4, cell_steps_per_s=1e8, workers=2), 2) == (2, 16)
+    assert best(Costs(dispatch_s=0.0, latency_s=0.0, bytes_per_s=1e4, cell_steps_per_s=1e8, workers=2), 2) == (2, 16)
 
 
 def test_parts_beyond_the_workers_only_cost() -> None:
-    costs = Costs(latency_s=1e-4, bytes_per_s=1e10, cell_steps_per_s=1e6, workers=4)
+    costs = Costs(dispatch_s=0.0, latency_s=1e-4, bytes_per_s=1e10, cell_steps_per_s=1e6, workers=4)
     assert best(costs, 1, 2, 4, 8, 32)[0] == 4
     assert best(costs.model_copy(update={"workers": 1}), 1, 2, 4, 8, 32)[0] == 1
 
@@ -131,11 +133,11 @@ def test_figures_measured_on_real_workers_predict_another_task(tmp_path: Path) -
         costs = measure(backend, probes, repeats=3)
         assert costs.workers == 1
         task = field_task("converge", 256, step=30)
-        _, seconds = time_task(backend, "check", task, {})
+        seconds = time_round(backend, "check", Probe(task, {}, 0, 256 * 512 * 30), 1)
     expected = costs.latency_s + 256 * 512 * 30 / costs.cell_steps_per_s
     assert seconds / 4 < expected < seconds * 4
 
 
 def test_a_probe_that_fails_is_named(tmp_path: Path) -> None:
     with Embedded(tmp_path, workers=1) as backend, pytest.raises(TaskError, match=r"to be timed, failed"):
-        time_task(backend, "only", field_task("nothing", 16), {})
+        compute(backend, "only", field_task("nothing", 16), {})

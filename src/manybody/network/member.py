@@ -21,7 +21,7 @@ import numpy as np
 from manybody.core import catalog
 from manybody.core.errors import ManybodyError, TaskError
 from manybody.core.protocols import GangStage, MethodSpec, Ring
-from manybody.core.task import Output, Task
+from manybody.core.task import Task
 from manybody.network.messages import Failed, Finished, write
 from manybody.network.worker import end_with_conductor
 from manybody.store.objects import ObjectStore
@@ -105,27 +105,28 @@ def gang_stage(task: Task) -> str:
     return method.gangs[task.stage]
 
 
-def compute(task: Task, ring: Ring) -> Output:
-    """This member's part of a task."""
+def load_stage(task: Task) -> GangStage:
+    """The function itself."""
     module, _, name = gang_stage(task).partition(":")
-    stage = cast("GangStage", getattr(import_module(module), name))
-    return stage(task, ring)
+    return cast("GangStage", getattr(import_module(module), name))
 
 
 def serve(task: Task, ring: Ring, objects: ObjectStore) -> Finished | Failed:
-    """Compute this member's part and leave it in the store."""
-    member = str(ring.rank)
+    """Compute this member's part and leave it in the store. The time to load the stage does not count."""
     start = time.perf_counter()
     try:
-        stored = objects.put(compute(task, ring))
+        stage = load_stage(task)
+        start = time.perf_counter()
+        stored = objects.put(stage(task, ring))
     except ManybodyError as error:
         reason = str(error)
     except Exception as error:  # noqa: BLE001 - the boundary to foreign code: however a stage fails, it is told
         lines = traceback.format_exc().splitlines()[-TRACEBACK_LINES:]
         reason = "\n".join([f"{type(error).__name__}: {error}", *lines])
     else:
-        return Finished(attempt=member, result=stored.digest, nbytes=stored.nbytes, seconds=time.perf_counter() - start)
-    return Failed(attempt=member, reason=reason, seconds=time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return Finished(attempt=str(ring.rank), result=stored.digest, nbytes=stored.nbytes, seconds=seconds)
+    return Failed(attempt=str(ring.rank), reason=reason, seconds=time.perf_counter() - start)
 
 
 def main() -> None:

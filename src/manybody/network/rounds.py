@@ -6,7 +6,6 @@ floor and a long tail upwards (somebody else's load), so each kind of task is ti
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,24 +62,40 @@ def fit(timings: Sequence[Timing], workers: int) -> Costs:
 
 
 def measure(backend: Backend, probes: Sequence[Probe], repeats: int = 5) -> Costs:
-    """Run every probe `repeats` times, one at a time, and fit the medians. The first run of each warms up and is left out.
+    """Run every probe on all workers at once, as a round does, `repeats` times, and fit the medians.
 
-    Raises `TaskError` where a probe fails.
+    The first run of each warms up and is left out. Without `dispatch_s`, which is the coordinator's and not the
+    backend's. Raises `TaskError` where a probe fails.
     """
+    workers = max(1, sum(node.workers for node in backend.nodes()))
     timings = []
     for number, probe in enumerate(probes):
-        seconds = [time_task(backend, f"probe-{number}-{repeat}", probe.task, probe.inputs)[1] for repeat in range(repeats + 1)]
+        seconds = [time_round(backend, f"probe-{number}-{repeat}", probe, workers) for repeat in range(repeats + 1)]
         timings.append(Timing(probe.nbytes, probe.cell_steps, float(np.median(seconds[1:]))))
-    return fit(timings, max(1, math.floor(sum(node.workers for node in backend.nodes()))))
+    return fit(timings, workers).model_copy(update={"dispatch_s": 0.0})
 
 
-def time_task(backend: Backend, attempt: str, task: Task, inputs: Mapping[str, str]) -> tuple[str, float]:
-    """The result digest of a task, and the seconds from its submission until that was known."""
+def time_round(backend: Backend, name: str, probe: Probe, copies: int) -> float:
+    """Seconds until `copies` of a task, submitted together, are all finished."""
     begin = time.perf_counter()
+    for copy in range(copies):
+        backend.submit(f"{name}-{copy}", probe.task, probe.inputs)
+    for _ in range(copies):
+        _finished(backend, probe.task)
+    return time.perf_counter() - begin
+
+
+def compute(backend: Backend, attempt: str, task: Task, inputs: Mapping[str, str]) -> str:
+    """The result digest of one task, computed by a backend that has nothing else to do."""
     backend.submit(attempt, task, inputs)
+    return _finished(backend, task)
+
+
+def _finished(backend: Backend, task: Task) -> str:
+    """The result digest of the next attempt that finishes."""
     for event in backend.events():
-        if event.attempt == attempt and event.kind == "finished":
-            return event.result, time.perf_counter() - begin
-        if event.attempt == attempt and event.kind in ("failed", "lost"):
+        if event.kind == "finished":
+            return event.result
+        if event.kind in ("failed", "lost"):
             raise TaskError(f"{task.label}, to be timed, {event.kind}: {event.reason}")
     raise TaskError(f"{task.label}, to be timed, was given up by the backend. Look at `manybody nodes`.")

@@ -16,12 +16,14 @@ from manybody.core.spec import Spec
 
 
 class Costs(Spec):
-    """What a task costs on the network at hand. The defaults were measured on the embedded backend with two workers.
+    """What a task costs on the network at hand. The defaults are about those of the embedded backend with two workers.
 
-    `latency_s` is all that a task takes beyond moving its data and computing: claimed, sent, answered, recorded.
+    `dispatch_s` is what the coordinator takes for a task, one at a time: claimed, sent, recorded. `latency_s` is what
+    a task takes on its worker and on the way, beyond moving its data and computing.
     """
 
-    latency_s: float = Field(0.02, ge=0, description="seconds a task takes whatever its size")
+    dispatch_s: float = Field(0.01, ge=0, description="seconds the coordinator takes for a task, one at a time")
+    latency_s: float = Field(0.01, ge=0, description="seconds a task takes on its worker whatever its size")
     bytes_per_s: float = Field(4e8, gt=0, description="bytes of inputs and results that are moved a second")
     cell_steps_per_s: float = Field(4e7, gt=0, description="cells advanced by one time step, a second and worker")
     workers: int = Field(2, ge=1, description="workers that compute at the same time")
@@ -84,7 +86,7 @@ def predict(problem: SplitProblem, costs: Costs, parts: int, steps_per_round: in
     return Prediction(
         parts=parts,
         steps_per_round=steps_per_round,
-        latency_s=rounds * waves * costs.latency_s,
+        latency_s=rounds * (parts * costs.dispatch_s + waves * costs.latency_s),
         transfer_s=rounds * waves * 4 * result_bytes / costs.bytes_per_s,
         compute_s=waves * computed / costs.cell_steps_per_s,
         redundant=reach / (rows + reach),
