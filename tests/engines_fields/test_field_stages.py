@@ -14,7 +14,9 @@ from manybody.core.task import Output, Task
 from manybody.engines.fields.engine import FieldEngine
 from manybody.engines.fields.spec import AdvectedField, FiniteVolume
 from manybody.engines.fields.stages import advance, gather
+from manybody.engines.fields.state import FieldState
 from manybody.store.encoding import encode
+from manybody.testing.engine import check_engine
 
 Compute = Callable[..., dict[str, Output]]
 
@@ -52,17 +54,19 @@ def test_what_is_gathered_is_what_the_engine_gives(dye: AdvectedField, compute: 
     assert output.arrays["variance"][-1] == engine.observables(state)["variance"]
 
 
-def test_observables_are_those_of_every_translation(dye: AdvectedField) -> None:
+def test_the_engine_keeps_the_contract(dye: AdvectedField) -> None:
+    """The mean may change by round-off: 50 steps, each of at most 8 half units in the last place of about 4 deviations."""
+    check_engine(FieldEngine(dye, method().grid), conserved=50 * 8 * 2**-53 * 4)
+
+
+def test_translating_and_advancing_commute_to_the_bit(dye: AdvectedField) -> None:
     engine = FieldEngine(dye, method().grid)
     state = engine.step(engine.init(Key.from_seed(0)), 3)
-    for seed in range(5):
-        for name, image in engine.symmetric(state, Key.from_seed(seed)):
-            assert name in type(dye).symmetries
-            assert engine.conserved(image) == engine.conserved(state)
-            assert engine.observables(image)["mean"] == engine.observables(state)["mean"]
-            moved = engine.step(image, 2).field
-            shifts = [np.roll(engine.step(state, 2).field, (i, j), (0, 1)) for i in range(66) for j in range(20)]
-            assert any((moved == shift).all() for shift in shifts), "translating and advancing commute, bit for bit"
+    later = engine.step(state, 2).field
+    for rows, columns in ((1, 0), (0, 1), (37, 13)):
+        moved = FieldState(np.roll(state.field, (rows, columns), (0, 1)), state.step)
+        assert engine.conserved(moved) == engine.conserved(state)
+        np.testing.assert_array_equal(engine.step(moved, 2).field, np.roll(later, (rows, columns), (0, 1)))
 
 
 def test_the_mean_stays_to_round_off(dye: AdvectedField, compute: Compute) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Generic
 
+import numpy as np
 import torch
 
 from manybody.core.protocols import Engine, State
@@ -110,7 +111,9 @@ def _close(what: str, came: dict[str, float], expected: dict[str, float], tolera
 
 
 def _bits(value: Any) -> Any:
-    """Something that is equal only for equal bits: of tensors, numbers and dataclasses of them."""
+    """Something that is equal only for equal bits: of tensors, arrays, numbers and dataclasses of them."""
+    if isinstance(value, np.ndarray):
+        return str(value.dtype), value.shape, value.tobytes()
     if isinstance(value, torch.Tensor):
         return str(value.dtype), tuple(value.shape), value.detach().cpu().contiguous().numpy().tobytes()
     if is_dataclass(value):

@@ -57,7 +57,9 @@ class AdvectedField(SystemSpec):
     diffusivity: float = Field(0.0, ge=0, description="diffusivity, squared edges a unit of time")
     background: float = Field(0.0, description="added everywhere")
     waves: tuple[Wave, ...] = Field((), description="waves that the field starts as")
-    gaussians: tuple[Gaussian, ...] = Field((), description="Gaussians that the field starts as")
+    gaussians: tuple[Gaussian, ...] = Field(
+        (), description="Gaussians that the field starts as", examples=[[{"x": 0.5, "y": 0.5, "width": 0.1, "amplitude": 1.0}]]
+    )
 
     @model_validator(mode="after")
     def _something_happens(self) -> AdvectedField:
