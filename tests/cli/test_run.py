@@ -103,6 +103,18 @@ def test_undecided_is_exit_code_1(finished: tuple[Path, subprocess.CompletedProc
     assert done.stderr == ""
 
 
+def test_json_line_of_a_run_that_is_stopped(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = finished
+    done = manybody(
+        folder, "run", "tiny.yaml", "--set", "method.duration=4000", "--set", "budget.wall_time=1 s", "--json", "--quiet"
+    )
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == 1
+    assert (said["study"], said["verdict"], said["certificate"]) == ("tiny", "undecided", None)
+    assert "Run again to go on" in said["error"]
+    assert said["error"] in done.stderr
+
+
 Show = Callable[..., tuple[int, str, str]]
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from manybody.core.errors import ManybodyError
+    from manybody.core.study import Study
     from manybody.study.run import Outcome
 
 
@@ -47,6 +49,7 @@ def run(
 
     asked = load_study(study, settings or [])
     from manybody.cli.progress import listener
+    from manybody.core.errors import ManybodyError
     from manybody.study.run import RunOptions, run_study
 
     command = _command(study, settings or [], nodes, out, network)
@@ -56,6 +59,10 @@ def run(
             outcome = run_study(asked, options, watching)
         except KeyboardInterrupt:
             watching.interrupted()
+            raise
+        except ManybodyError as error:
+            if json:
+                typer.echo(json_text.dumps(_stopped(asked, error)))
             raise
     if json:
         typer.echo(json_text.dumps(_summary(outcome)))
@@ -74,6 +81,12 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
         "tasks": {"total": tally.total, "computed": tally.computed, "cached": tally.cached, "failed": tally.failed},
         "wall_s": round(outcome.wall_s, 3),
     }
+
+
+def _stopped(study: Study, error: ManybodyError) -> dict[str, Any]:
+    """What the JSON line says of a run that came to no certificate."""
+    nothing = {"certificate": None, "report": None, "tasks": None, "wall_s": None}
+    return {"study": study.name, "digest": study.digest, "verdict": "undecided"} | nothing | {"error": str(error)}
 
 
 def _command(study: Path, settings: list[str], nodes: int | None, out: Path | None, network: str | None) -> str:
