@@ -295,7 +295,7 @@ def proofs(connection: Connection, task_digest: str) -> list[Proof]:
 def count(connection: Connection) -> dict[str, int]:
     """How many attempts there are in each state."""
     query = select(queue.c.state, func.count()).group_by(queue.c.state)
-    return dict(connection.execute(query).tuples().all())
+    return {str(state): int(number) for state, number in connection.execute(query)}
 
 
 class Changes:

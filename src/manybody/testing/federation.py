@@ -105,7 +105,10 @@ def _children(pid: int) -> list[int]:
 class Town:
     """A gateway and its nodes as processes below a folder, each with a home of its own."""
 
-    def __init__(self, folder: Path, lease_s: float = 10.0, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, lease_s: float = 10.0, environment: Mapping[str, str] | None = None, host: str = "127.0.0.1"
+    ) -> None:
+        self.host = host
         self.folder, self.lease_s = folder, lease_s
         self.environment = dict(environment or {})
         self.home = Home(folder / "gateway")
@@ -126,7 +129,7 @@ class Town:
 
     def start_gateway(self, *options: str) -> Process:
         """Start the gateway, or start it again: where it was before."""
-        words = ("network", "up", "--lease", str(self.lease_s), *options)
+        words = ("network", "up", "--host", self.host, "--lease", str(self.lease_s), *options)
         self.gateway = Process(self.home.path, *words, environment=self.environment)
         self.gateway.wait_for("Gateway at")
         return self.gateway
@@ -148,10 +151,12 @@ class Town:
             node.wait_for("is ready")
         return started
 
-    def start_node(self, name: str, *line: str, workers: int = 1, environment: Mapping[str, str] | None = None) -> Process:
-        """Start a node; without a line it has joined before."""
+    def start_node(
+        self, name: str, *line: str, workers: int = 1, environment: Mapping[str, str] | None = None, prefix: tuple[str, ...] = ()
+    ) -> Process:
+        """Start a node, behind a `prefix` such as another command's words; without a line it has joined before."""
         words = ("join", *line, "--name", name, "--workers", str(workers), "--no-measure")
-        node = Process(self.folder / name, *words, environment=self.environment | dict(environment or {}))
+        node = Process(self.folder / name, *words, environment=self.environment | dict(environment or {}), prefix=prefix)
         self.nodes[name] = node
         return node
 

@@ -36,6 +36,7 @@ class Federation:
         self._changes = queue.Changes(ledger.database)
         self._tasks: dict[str, str] = {}
         self._told: dict[str, tuple[str, str]] = {}
+        self._lost: dict[str, set[str]] = {}
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -45,11 +46,14 @@ class Federation:
         self.close()
 
     def submit(self, attempt: str, task: Task, inputs: Mapping[str, str], avoid: frozenset[str] = frozenset()) -> None:
-        """Queue an attempt. A method, version or stage that no node has is refused: the attempt fails at once."""
+        """Queue an attempt. A method, version or stage that no node has is refused: the attempt fails at once.
+
+        Nodes that have lost the same task before are avoided as long as there are others.
+        """
         if self._closed:
             raise BackendError("This backend is closed. Make a new one.")
         deadline = max(DEADLINE_S, DEADLINE_FACTOR * task.cost)
-        wanted = queue.Queued(attempt, task, inputs, avoid, deadline)
+        wanted = queue.Queued(attempt, task, inputs, avoid | self._lost.get(task.digest, set()), deadline)
         with self._ledger.database.writing() as connection:
             queue.submit(connection, wanted, refusal(task, [report for _, report in self._live(connection)]))
         self._tasks[attempt] = task.digest
@@ -133,6 +137,8 @@ class Federation:
         elif standing.state == "failed":
             yield Event("failed", attempt, task, worker, seconds=standing.seconds, reason=standing.reason)
         elif standing.state in ("lost", "cancelled"):  # cancelled by somebody else
+            if worker:
+                self._lost.setdefault(task, set()).add(worker)
             yield Event("lost", attempt, task, worker, seconds=standing.seconds, reason=standing.reason)
 
 

@@ -24,7 +24,7 @@ from manybody.network.messages import BackendError
 
 Answer = TypeVar("Answer", bound=BaseModel)
 PIECE = 1 << 20  # bytes of a result that are read or written at a time
-ANSWER_S = 30.0  # a gateway that does not answer a plain message for this long is taken to be away
+ANSWER_S = 10.0  # a gateway that does not answer a plain message for this long is taken to be away
 REFUSED = range(400, 500)
 
 
@@ -97,7 +97,7 @@ class Client:
     async def send(self, attempt: str, digest: str, path: Path) -> None:
         """Send a result, from where an earlier try ended."""
         size = path.stat().st_size
-        patience = aiohttp.ClientTimeout(total=None, connect=ANSWER_S, sock_read=10 * ANSWER_S)
+        patience = aiohttp.ClientTimeout(total=None, connect=ANSWER_S, sock_read=30 * ANSWER_S)
         try:
             offset = 0
             if size > PIECE:  # below that, asking costs more than sending

@@ -45,13 +45,14 @@ from manybody.network.local import Embedded
 from manybody.store.home import Home
 
 T = TypeVar("T")
-WAIT_S = 20.0  # how long a request for work may be kept open; below the idle limits of most NATs
+WAIT_S = 10.0  # how long a request for work may be kept open; below the idle limits of NATs, and soon noticed when cut
 BEATS = 4  # heartbeats a lease: three may be lost
 PROGRESS_S = 0.5  # at most two reports of progress a second
 PAUSE_S, PAUSE_LIMIT_S = 0.2, 5.0  # between tries while the gateway is away, doubling
 SHORT_S = 0.1  # tasks below this are held ready in advance, or the way to the gateway would outlast them
 AHEAD_S = 0.3  # so many seconds of work in advance
 FETCH_TRIES = 3
+REST_S, REST_LIMIT_S = 2.0, 300.0  # without work after a fault of this machine (a full disk), doubling
 
 
 @dataclass
@@ -79,6 +80,7 @@ class Node:
         self._news = asyncio.Event()
         self._mean_s = 1.0
         self._lease_s = 15.0
+        self._rest_s = self._rest_until = 0.0
         self._fatal: BaseException | None = None
 
     def run(self) -> None:
@@ -129,13 +131,14 @@ class Node:
         await self._persist(partial(self._client.ask, "/v1/node", self.report, Accepted))
         self.say(f"{self.joined.name} is ready: {self.report.workers} workers, gateway {self.joined.address}")
         while True:
+            await asyncio.sleep(max(0.0, self._rest_until - time.monotonic()))
             free = self._depth() - len(self._jobs)
             if free <= 0:
                 self._room.clear()
                 await self._room.wait()
                 continue
             asked = AskWork(free=min(free, ORDERS_LIMIT), wait_s=WAIT_S)
-            work = await self._persist(partial(self._client.ask, "/v1/lease", asked, Work, WAIT_S + 10.0))
+            work = await self._persist(partial(self._client.ask, "/v1/lease", asked, Work, WAIT_S + 5.0))
             for order in work.orders:
                 job = self._jobs[order.attempt] = Job(order)
                 job.task = asyncio.create_task(self._carry(job))
@@ -229,6 +232,7 @@ class Node:
             for digest in sorted(set(order.inputs.values())):
                 await self._fetch(order.attempt, digest)
         except (StoreError, RefusedBlobError) as error:
+            self._rest(str(error))
             await self._give_up(job, str(error), lost=True)
             return
         except RefusedByGatewayError as error:
@@ -249,10 +253,19 @@ class Node:
             self._news.set()
         self._mean_s += 0.2 * (event.seconds - self._mean_s)
         if event.kind == "finished":
+            self._rest_s = 0.0
             await self._deliver(job, event)
         else:
-            full = event.kind == "failed" and event.node_fault
-            await self._give_up(job, event.reason, lost=event.kind == "lost" or full, seconds=event.seconds)
+            if event.node_fault:
+                self._rest(event.reason)
+            lost = event.kind == "lost" or event.node_fault
+            await self._give_up(job, event.reason, lost=lost, seconds=event.seconds)
+
+    def _rest(self, reason: str) -> None:
+        """Take no work for a while: what is wrong with this machine would spoil whatever comes next, too."""
+        self._rest_s = min(max(REST_S, 2 * self._rest_s), REST_LIMIT_S)
+        self._rest_until = time.monotonic() + self._rest_s
+        self.say(f"{self.joined.name}: {reason} Resting for {self._rest_s:g} s.")
 
     async def _fetch(self, attempt: str, digest: str) -> None:
         """Have an input in the store, fetched once however many attempts need it."""
