@@ -152,7 +152,7 @@ class Cluster:
     def _assign(self) -> Iterator[Event]:
         """Send what there is room for; refuse what can run nowhere."""
         if self._queue and self._line is None:
-            self._line = self._connect()
+            self._reconnect()
         for attempt in list(self._queue.values()):
             nodes = self._nodes.values()
             if attempt.name not in self._queue:  # cancelled since
@@ -328,6 +328,13 @@ class Cluster:
             line.close()
             raise BackendError(f"No Dask worker has {self.threads} threads. Start one with `--nthreads {self.threads}`.")
         return line
+
+    def _reconnect(self) -> None:
+        """Find a scheduler again after the last one was lost."""
+        try:
+            self._line = self._connect()
+        except BackendError as error:
+            raise BackendError(f"{error} Everything that has finished is kept; run again to go on.") from error
 
     def _faults(self, told: Joined) -> list[str]:
         return [told.reason] if told.node is None else mismatches(told.node.name, told.node.report, self._ours)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import queue
 import threading
 import time
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distributed import Client, Future, Security
+from distributed.client import FutureCancelledError
 
 from manybody.network.cluster_agent import TOPIC, News, Order, carry_out, dismiss, enlist
 from manybody.network.cluster_placement import Node
@@ -137,6 +139,8 @@ class Line:
     # --- within the loop -----------------------------------------------------------------------------------------
 
     async def _open(self) -> list[Joined]:
+        # What the client logs of a lost scheduler, a traceback, is told by `Cut` in words.
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         self._jobs: set[asyncio.Task[None]] = set()
         start = time.monotonic()
         try:
@@ -248,10 +252,10 @@ class Line:
                 resources=parcel.resources or None,
             )  # fmt: skip
             text, result = await future
-        except asyncio.CancelledError as error:
-            if attempt not in self._tasks:  # by `_stop`
-                raise
-            self.heard.put(Broken(attempt, f"the scheduler let go of it ({error})"))
+        except FutureCancelledError as error:
+            if error.reason == "scheduler-connection-lost":
+                self.heard.put(Cut(f"the scheduler at {self.address} has ended"))
+            self.heard.put(Broken(attempt, f"the scheduler let go of it ({error.reason})"))
         except Exception as error:  # noqa: BLE001 - whatever the engine raises for a task of its own is no result
             self.heard.put(Broken(attempt, f"{type(error).__name__}: {error}"))
         else:
@@ -286,7 +290,13 @@ class Line:
     def _background(self, job: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(job)
         self._jobs.add(task)
-        task.add_done_callback(self._jobs.discard)
+        task.add_done_callback(self._end)
+
+    def _end(self, job: asyncio.Task[None]) -> None:
+        """A job that fails for a reason nobody thought of must not leave the line looking alive."""
+        self._jobs.discard(job)
+        if not job.cancelled() and (error := job.exception()) is not None:
+            self.heard.put(Cut(f"watching the scheduler at {self.address} failed: {type(error).__name__}: {error}"))
 
     # --- into the loop -------------------------------------------------------------------------------------------
 

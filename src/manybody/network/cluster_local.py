@@ -66,6 +66,11 @@ class LocalCluster:
         """The certificates that this cluster was started with."""
         return security_of(self.tls)
 
+    @property
+    def scratch(self) -> Path:
+        """Where the workers keep files while they run."""
+        return Path(self._scratch.name)
+
     def start_scheduler(self, port: int = 0) -> str:
         """Start the scheduler, or start it again; returns its address."""
         card = self.folder / "scheduler.json"
@@ -89,17 +94,17 @@ class LocalCluster:
     def close(self) -> None:
         """End all processes, and what they have started."""
         for process in self.processes.values():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill(process)
         for process in self.processes.values():
-            process.wait()
-            if process.stdin is not None:
-                process.stdin.close()
+            _bury(process)
         self._scratch.cleanup()
 
     def _start(self, name: str, kind: str, *words: str) -> None:
         files = {"--tls-ca-file": "ca.pem", "--tls-cert": "cert.pem", "--tls-key": "key.pem"}
         tls = [word for option, file in files.items() for word in (option, str(self.tls / file))]
+        if before := self.processes.get(name):
+            _kill(before)
+            _bury(before)
         with (self.folder / f"{name}.log").open("wb") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-P", "-m", __name__, kind, *words, *tls, "--dashboard-address", f"{LOOPBACK}:0"],
@@ -113,6 +118,17 @@ class LocalCluster:
                 said = (self.folder / f"{name}.log").read_bytes()[-LOG_TAIL:].decode(errors="replace")
                 raise BackendError(f"The {name} of the cluster in {self.folder} did not start; it said:\n{said}")
             time.sleep(0.05)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _bury(process: subprocess.Popen[bytes]) -> None:
+    process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def main() -> None:
