@@ -24,7 +24,7 @@ demo: $(RUN) ## the equation of state of the Lennard-Jones liquid, to a report w
 	@echo "The report: $(CURDIR)/runs/demo/report.html"
 
 .PHONY: test
-test: $(DEV) browser ## every test
+test: $(DEV) browser server ## every test
 	@$(BIN)/python -m pytest $(TESTS)
 
 .PHONY: lint
@@ -83,3 +83,13 @@ browser:
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium fonts-dejavu-core; } \
 	    > /dev/null 2>&1 || echo "Chromium could not be installed: the browser tests skip"; \
 	else echo "No Chromium here: the browser tests skip. Install the package chromium to have them."; fi
+
+# The ledger is tested on a real PostgreSQL too; without one, those tests say so and skip.
+.PHONY: server
+server:
+	@if command -v pg_ctl > /dev/null || ls /usr/lib/postgresql/*/bin/pg_ctl > /dev/null 2>&1; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  echo "Installing PostgreSQL for the tests of the ledger (once)"; \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends postgresql; } \
+	    > /dev/null 2>&1 || echo "PostgreSQL could not be installed: its tests skip"; \
+	else echo "No PostgreSQL here: its tests skip. Install the package postgresql to have them."; fi

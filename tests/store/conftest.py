@@ -10,6 +10,7 @@ import pytest
 from manybody.core.study import Study
 from manybody.core.task import Task
 from manybody.store.ledger import Ledger
+from manybody.testing.postgres import PostgresServer, installed_programs, running
 
 STUDY = Study.model_validate(
     {
@@ -32,9 +33,24 @@ def tasks() -> list[Task]:
     return [Task(method="m", stage="s", version="1", system={}, parameters={"index": i}, cost=i) for i in range(5)]
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[PostgresServer]:
+    programs = installed_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL server is installed: install the package postgresql to have these tests")
+    with running(programs) as server:
+        yield server
+
+
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger(tmp_path / "ledger.sqlite")
+def where(tmp_path: Path) -> str:
+    """The address of the ledger under test; a test file that runs on several databases has its own."""
+    return str(tmp_path / "ledger.sqlite")
+
+
+@pytest.fixture
+def ledger(where: str) -> Iterator[Ledger]:
+    ledger = Ledger(where)
     ledger.record_study(STUDY)
     yield ledger
     ledger.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from manybody.core.errors import StoreError
 from manybody.store.home import Home
 from manybody.store.provenance import provenance
 
@@ -29,6 +30,23 @@ def test_home_makes_its_ledger_and_its_store_below_itself(tmp_path: Path) -> Non
     home.ledger().close()
     assert home.objects is home.objects
     assert {path.name for path in home.path.iterdir()} >= {"ledger.sqlite", "objects"}
+
+
+def test_the_ledger_is_a_file_at_home_unless_a_url_is_given_there_or_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MANYBODY_LEDGER", raising=False)
+    home = Home(tmp_path)
+    assert home.ledger_address == tmp_path / "ledger.sqlite"
+    (tmp_path / "ledger.url").write_text(f"sqlite:///{tmp_path}/elsewhere.sqlite\n")
+    home.ledger().close()
+    assert (tmp_path / "elsewhere.sqlite").exists()
+    monkeypatch.setenv("MANYBODY_LEDGER", "postgresql://lab/ledger")
+    assert home.ledger_address == "postgresql://lab/ledger"
+    monkeypatch.delenv("MANYBODY_LEDGER")
+    (tmp_path / "ledger.url").write_text("\n")
+    with pytest.raises(StoreError, match=r"ledger\.url.*empty"):
+        home.ledger()
 
 
 def test_provenance_names_versions_and_machine() -> None:

@@ -183,20 +183,20 @@ def _ledger(home: Path) -> Diagnosis:
     from manybody.core.errors import StoreError
     from manybody.store.home import Home
 
-    if not (home / "ledger.sqlite").exists():
+    address = Home(home).ledger_address
+    if isinstance(address, Path) and not address.exists():
         return Diagnosis("ledger", "good", "none yet; the first run makes it")
+    remedy = f"Move {address} away and run again; its tasks will be computed anew."
+    if not isinstance(address, Path):
+        remedy = "Check the server, or unset MANYBODY_LEDGER to keep the ledger in a file."
     try:
-        with closing(Home(home).ledger()) as ledger, ledger.database.reading() as connection:
-            said = str(connection.exec_driver_sql("PRAGMA quick_check").scalar())
+        with closing(Home(home).ledger()) as ledger:
+            complaint = ledger.database.complaint()
             counts = f"{len(ledger.studies())} studies, {len(ledger.runs())} runs"
     except StoreError as error:
-        return Diagnosis(
-            "ledger", "missing", str(error), f"Move {home / 'ledger.sqlite'} away and run again; its tasks will be computed anew."
-        )
-    if said != "ok":
-        return Diagnosis(
-            "ledger", "missing", said, f"Move {home / 'ledger.sqlite'} away and run again; its tasks will be computed anew."
-        )
+        return Diagnosis("ledger", "missing", str(error), remedy)
+    if complaint:
+        return Diagnosis("ledger", "missing", complaint, remedy)
     return Diagnosis("ledger", "good", counts)
 
 

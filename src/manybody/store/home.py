@@ -1,4 +1,4 @@
-"""Home: the folder where the ledger and the results are kept."""
+"""Home: the folder where the results are kept, and the ledger too unless it is on a server."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from platformdirs import user_data_dir
 
+from manybody.core.errors import StoreError
 from manybody.store.ledger import Ledger
 from manybody.store.objects import ObjectStore
 
@@ -19,9 +20,20 @@ class Home:
         chosen = path or os.environ.get("MANYBODY_HOME") or user_data_dir("manybody")
         self.path = Path(chosen).expanduser().absolute()
 
+    @property
+    def ledger_address(self) -> str | Path:
+        """Where the ledger is: the URL in ``MANYBODY_LEDGER`` or in the file `ledger.url`, else the file `ledger.sqlite`."""
+        told = os.environ.get("MANYBODY_LEDGER", "").strip()
+        file = self.path / "ledger.url"
+        if not told and file.is_file():
+            told = file.read_text(encoding="utf-8").strip()
+            if not told:
+                raise StoreError(f"Expected the ledger's URL in {file}; it is empty. Write one, or remove the file.")
+        return told or self.path / "ledger.sqlite"
+
     def ledger(self) -> Ledger:
         """The ledger, opened; made if there is none yet."""
-        return Ledger(self.path / "ledger.sqlite")
+        return Ledger(self.ledger_address)
 
     @cached_property
     def objects(self) -> ObjectStore:

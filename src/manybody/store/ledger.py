@@ -4,7 +4,11 @@ A task is computed by claiming it: one transaction answers whether it is done, h
 claimant's, under a new attempt. Only the attempt that is current may finish, so a late answer changes nothing.
 
 A run that is killed on this machine holds nothing from that moment on. A run on another machine holds its claims
-until its heartbeat is `LEASE_S` old. A run that is merely stopped on this machine keeps them.
+until its heartbeat is `LEASE_S` old, by the clock of the database's server where there is one. A run that is merely
+stopped on this machine keeps them.
+
+SQLite lets one transaction write at a time. On PostgreSQL those that concern one task wait for each other at the row
+of the task, which each locks before it reads.
 """
 
 from __future__ import annotations
@@ -17,20 +21,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, RowMapping, Select, func, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, ScalarSelect, Select, func, select, update
 
 from manybody.core.digest import canonical_json, digest_document
 from manybody.core.errors import InputError, Problem, StoreError
 from manybody.core.task import Task
 from manybody.store.database import Database
 from manybody.store.liveness import Owner
-from manybody.store.rows import AttemptRow, AttemptState, Claim, ResultRow, RunRow, StudyRow, TaskRow, TaskState
-from manybody.store.schema import attempts, provenances, results, run_tasks, runs, studies, tasks
+from manybody.store.rows import AttemptRow, AttemptState, CheckpointRow, Claim, ResultRow, RunRow, StudyRow, TaskRow, TaskState
+from manybody.store.schema import attempts, checkpoints, provenances, results, run_tasks, runs, studies, tasks
 
 if TYPE_CHECKING:
     from manybody.core.study import Study
 
 LEASE_S = 30.0  # without a heartbeat for this long, a run on another machine holds nothing any more
+_OWN_TO_A_MACHINE = {"host", "cores"}  # of a provenance; what is left decides the bits of a result
 _BATCH = 1000  # rows a statement: bounds the memory of one, and the time that others wait for the transaction
 
 
@@ -60,8 +65,9 @@ class Ledger:
 
     def begin_run(self, study_digest: str, out: Path, command: str, provenance: Mapping[str, Any]) -> int:
         """Record that the calling process starts a run of a recorded study; returns the run's number."""
-        owner, now = Owner.this(), time.time()
+        owner = Owner.this()
         with self.database.writing() as connection:
+            now = self.database.now(connection)
             row = {
                 "study": study_digest,
                 "out": str(out.absolute()),
@@ -79,7 +85,7 @@ class Ledger:
     def heartbeat(self, run: int) -> None:
         """Say that a run is alive; to be called several times within `LEASE_S`."""
         with self.database.writing() as connection:
-            connection.execute(update(runs).where(runs.c.id == run).values(heartbeat=time.time()))
+            connection.execute(update(runs).where(runs.c.id == run).values(heartbeat=self.database.now(connection)))
 
     def end_run(self, run: int, verdict: str, certificate: Path | None, report: Path | None) -> None:
         """Record how a run ended; attempts it still holds are free for others."""
@@ -110,12 +116,12 @@ class Ledger:
             }
             for task in wanted
         ]
+        members = [{"run": run, "task": row["digest"], "position": position} for position, row in enumerate(new)]
+        new.sort(key=lambda row: str(row["digest"]))  # two that add the same tasks in other orders would block each other
         with self.database.writing() as connection:
-            for first in range(0, len(new), _BATCH):
-                batch = new[first : first + _BATCH]
-                self.database.insert_new(connection, tasks, batch)
-                members = [{"run": run, "task": row["digest"], "position": first + i} for i, row in enumerate(batch)]
-                self.database.insert_new(connection, run_tasks, members)
+            for table, rows in ((tasks, new), (run_tasks, members)):
+                for first in range(0, len(rows), _BATCH):
+                    self.database.insert_new(connection, table, rows[first : first + _BATCH])
 
     # --- who computes what -------------------------------------------------------------------------------------
 
@@ -126,9 +132,7 @@ class Ledger:
         attempt: the attempts of runs that are gone, and an earlier one of the same run, are marked lost.
         """
         with self.database.writing() as connection:
-            # Where rows can be locked (PostgreSQL), claimants of one task wait for each other here.
-            known = connection.execute(select(tasks.c.digest).where(tasks.c.digest == task_digest).with_for_update())
-            if known.one_or_none() is None:
+            if not self._lock(connection, tasks.c.digest == task_digest):
                 raise StoreError(f"The ledger holds no task {task_digest}. Add the tasks of a run before claiming them.")
             counts = (results.c.task == task_digest) & results.c.withdrawn.is_(None)
             done = connection.execute(select(results.c.digest).where(counts)).scalar_one_or_none()
@@ -138,7 +142,7 @@ class Ledger:
             query = select(runs, attempts.c.id.label("attempt")).join(attempts, attempts.c.run == runs.c.id).where(current)
             holder = connection.execute(query).mappings().one_or_none()
             if holder is not None:
-                if holder["id"] != run and _is_alive(holder):
+                if holder["id"] != run and _is_alive(holder, self.database.now(connection)):
                     return Claim("held", holder=f"run {holder['id']} (process {holder['pid']} on {holder['host']})")
                 reason = "claimed again by its own run" if holder["id"] == run else f"run {holder['id']} is gone"
                 self._close_attempt(connection, holder["attempt"], "lost", reason)
@@ -146,15 +150,20 @@ class Ledger:
             row = {"id": attempt, "task": task_digest, "run": run, "state": "running", "started": time.time()}
             earlier = select(func.coalesce(func.max(attempts.c.number), 0)).where(attempts.c.task == task_digest)
             connection.execute(attempts.insert().values(row | {"number": earlier.scalar_subquery() + 1}))
-            return Claim("mine", attempt=attempt)
+            return Claim("mine", attempt=attempt, checkpoint=self._resumable(connection, run, task_digest))
 
     def finish(self, attempt: str, result: str, nbytes: int, seconds: float, worker: str, provenance: Mapping[str, Any]) -> bool:
-        """Record the result of an attempt. False when the attempt is no longer current: the result does not count."""
+        """Record the result of an attempt, and forget the checkpoint of its task.
+
+        False when the attempt is no longer current: the result does not count.
+        """
         with self.database.writing() as connection:
             if not self._close_attempt(connection, attempt, "finished", "", worker):
                 return False
+            task = connection.execute(select(attempts.c.task).where(attempts.c.id == attempt)).scalar_one()
+            connection.execute(checkpoints.delete().where(checkpoints.c.task == task))
             row = {
-                "task": select(attempts.c.task).where(attempts.c.id == attempt).scalar_subquery(),
+                "task": task,
                 "attempt": attempt,
                 "digest": result,
                 "nbytes": nbytes,
@@ -177,11 +186,49 @@ class Ledger:
             return self._close_attempt(connection, attempt, "lost", reason, worker)
 
     def withdraw(self, task_digest: str, reason: str) -> bool:
-        """Let a result count no more (corrupt, unwanted): the task can be claimed again. False when there is none."""
+        """Let a result count no more (corrupt, unwanted): the task can be claimed again, from its start.
+
+        False when there is none.
+        """
         counts = (results.c.task == task_digest) & results.c.withdrawn.is_(None)
         with self.database.writing() as connection:
+            connection.execute(checkpoints.delete().where(checkpoints.c.task == task_digest))
             changed = connection.execute(update(results).where(counts).values(withdrawn=time.time(), reason=reason))
             return changed.rowcount == 1
+
+    # --- checkpoints -------------------------------------------------------------------------------------------
+
+    def keep_checkpoint(self, attempt: str, digest: str, nbytes: int, fraction: float, worker: str) -> bool:
+        """Record where the next attempt at a task may go on, in place of what was recorded before.
+
+        False when the attempt is no longer current: nothing was recorded.
+        """
+        with self.database.writing() as connection:
+            self._lock(connection, tasks.c.digest == _task_of(attempt))
+            current = select(attempts.c.task).where((attempts.c.id == attempt) & (attempts.c.state == "running"))
+            task = connection.execute(current).scalar_one_or_none()
+            if task is None:
+                return False
+            row = {"digest": digest, "nbytes": nbytes, "fraction": fraction, "attempt": attempt, "worker": worker}
+            connection.execute(checkpoints.delete().where(checkpoints.c.task == task))
+            connection.execute(checkpoints.insert().values(row | {"task": task, "stored": time.time()}))
+            return True
+
+    def forget_checkpoint(self, task_digest: str) -> None:
+        """Let the next attempt at a task begin anew."""
+        with self.database.writing() as connection:
+            connection.execute(checkpoints.delete().where(checkpoints.c.task == task_digest))
+
+    def checkpoint(self, task_digest: str) -> CheckpointRow | None:
+        """The checkpoint from which a task may go on, if there is one."""
+        found = self._all(select(checkpoints).where(checkpoints.c.task == task_digest))
+        return CheckpointRow(**found[0]) if found else None
+
+    def is_needed(self, digest: str) -> bool:
+        """Whether a result, withdrawn ones too, or a checkpoint is the object with this digest."""
+        with self.database.reading() as connection:
+            wanted = (select(table.c.digest).where(table.c.digest == digest).limit(1) for table in (results, checkpoints))
+            return any(connection.execute(query).first() is not None for query in wanted)
 
     # --- what is known -----------------------------------------------------------------------------------------
 
@@ -205,7 +252,10 @@ class Ledger:
         query = select(tasks.c.digest, tasks.c.document, tasks.c.cost).where(
             tasks.c.digest.startswith(digest_prefix, autoescape=True)
         )
-        return _task(self._one(query, "task", digest_prefix))
+        found = self._all(query.limit(2))
+        if len(found) != 1:
+            raise _unclear("task", digest_prefix, bool(found))
+        return _task(found[0])
 
     def tasks(self, run: int) -> list[TaskRow]:
         """The tasks of a run in order, each with its state."""
@@ -234,21 +284,39 @@ class Ledger:
     def runs(self, study: str | None = None) -> list[RunRow]:
         """Every run, or those of the study with this digest, newest first."""
         query = _RUNS.order_by(runs.c.id.desc())
-        found = self._all(query if study is None else query.where(runs.c.study == study))
-        return [RunRow.read(row, _is_alive(row)) for row in found]
+        return self._runs(query if study is None else query.where(runs.c.study == study))
 
     def run(self, number: int) -> RunRow:
         """The run with this number; an unknown one raises `InputError`."""
-        row = self._one(_RUNS.where(runs.c.id == number), "run", str(number))
-        return RunRow.read(row, _is_alive(row))
+        found = self._runs(_RUNS.where(runs.c.id == number))
+        if not found:
+            raise _unclear("run", str(number), False)
+        return found[0]
 
     # --- within a transaction ----------------------------------------------------------------------------------
 
+    def _lock(self, connection: Connection, which: ColumnElement[bool]) -> bool:
+        """Make others that lock the same task wait for the end of this transaction. False when there is no such task."""
+        query = select(tasks.c.digest).where(which).with_for_update(key_share=True)
+        return connection.execute(query).one_or_none() is not None
+
     def _close_attempt(self, connection: Connection, attempt: str, state: AttemptState, reason: str, worker: str = "") -> bool:
         """End an attempt if it is the current one: the fence that a late or replayed answer does not pass."""
+        self._lock(connection, tasks.c.digest == _task_of(attempt))
         current = (attempts.c.id == attempt) & (attempts.c.state == "running")
         ended = {"state": state, "ended": time.time(), "reason": reason, "worker": worker}
         return connection.execute(update(attempts).where(current).values(ended)).rowcount == 1
+
+    def _resumable(self, connection: Connection, run: int, task_digest: str) -> str:
+        """The checkpoint of a task, if what this run computes with gives the same bits as what it was made with."""
+        made = select(checkpoints.c.digest, attempts.c.run).join(attempts, attempts.c.id == checkpoints.c.attempt)
+        found = connection.execute(made.where(checkpoints.c.task == task_digest)).one_or_none()
+        if found is None:
+            return ""
+        origin = select(provenances.c.document).join(runs, runs.c.provenance == provenances.c.digest)
+        here, there = (json.loads(connection.execute(origin.where(runs.c.id == each)).scalar_one()) for each in (run, found.run))
+        alike = all(here.get(name) == there.get(name) for name in (here.keys() | there.keys()) - _OWN_TO_A_MACHINE)
+        return str(found.digest) if alike else ""
 
     def _provenance(self, connection: Connection, provenance: Mapping[str, Any]) -> str:
         """The digest under which a provenance is kept, once however many results share it."""
@@ -260,24 +328,32 @@ class Ledger:
         with self.database.reading() as connection:
             return list(connection.execute(query).mappings())
 
-    def _one(self, query: Select[Any], what: str, asked: str) -> RowMapping:
-        found = self._all(query.limit(2))
-        if len(found) == 1:
-            return found[0]
-        came = f"`{asked}`, of which there is {'more than one' if found else 'none'}"
-        remedy = "Give more digits." if found else f"See `manybody show` for the {what}s there are."
-        raise InputError(Problem(what, f"one {what} of the ledger", came, remedy))
+    def _runs(self, query: Select[Any]) -> list[RunRow]:
+        with self.database.reading() as connection:
+            now = self.database.now(connection)
+            return [RunRow.read(row, _is_alive(row, now)) for row in connection.execute(query).mappings()]
 
 
 _RUNS = select(runs, studies.c.name, provenances.c.document.label("versions")).join(studies).join(provenances)
 
 
-def _is_alive(run: RowMapping) -> bool:
+def _unclear(what: str, asked: str, several: bool) -> InputError:
+    came = f"`{asked}`, of which there is {'more than one' if several else 'none'}"
+    remedy = "Give more digits." if several else f"See `manybody show` for the {what}s there are."
+    return InputError(Problem(what, f"one {what} of the ledger", came, remedy))
+
+
+def _task_of(attempt: str) -> ScalarSelect[Any]:
+    """The task of an attempt, as part of a query."""
+    return select(attempts.c.task).where(attempts.c.id == attempt).scalar_subquery()
+
+
+def _is_alive(run: RowMapping, now: float) -> bool:
     """Whether a run still holds its claims: its process lives here, or its heartbeat from elsewhere is fresh."""
     if run["ended"] is not None:
         return False
     life = Owner(run["machine"], run["pid"], run["process_started"]).life()
-    return time.time() - run["heartbeat"] < LEASE_S if life == "unknown" else life == "alive"
+    return now - run["heartbeat"] < LEASE_S if life == "unknown" else life == "alive"
 
 
 def _task(row: RowMapping) -> Task:

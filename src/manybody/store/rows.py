@@ -18,12 +18,29 @@ AttemptState = Literal["running", "finished", "failed", "lost"]
 
 @dataclass(frozen=True)
 class Claim:
-    """What became of a claim: `mine` with the new `attempt`; `done` with the `result`; `held` by `holder`, a live run."""
+    """What became of a claim: `mine` with the new `attempt`; `done` with the `result`; `held` by `holder`, a live run.
+
+    `checkpoint` is the digest of what an earlier attempt left to go on from, empty where there is none.
+    """
 
     state: Literal["mine", "done", "held"]
     attempt: str = ""
     result: str = ""
     holder: str = ""
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True)
+class CheckpointRow:
+    """The checkpoint of a task: the digest and size of its object, how far it is, and which attempt stored it when."""
+
+    task: str
+    digest: str
+    nbytes: int
+    fraction: float
+    attempt: str
+    worker: str
+    stored: float
 
 
 @dataclass(frozen=True)

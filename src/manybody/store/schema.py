@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0002"  # the newest migration; older files are brought up to it, newer ones refused
+HEAD = "0003"  # the newest migration; older files are brought up to it, newer ones refused
 
 metadata = MetaData(
     naming_convention={
@@ -112,7 +112,7 @@ results = Table(
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("task", ForeignKey("tasks.digest"), nullable=False, index=True),
     Column("attempt", ForeignKey("attempts.id"), nullable=False, unique=True),
-    Column("digest", String(64), nullable=False),
+    Column("digest", String(64), nullable=False, index=True),
     Column("nbytes", BigInteger, nullable=False),
     Column("seconds", Double, nullable=False),
     Column("worker", Text, nullable=False),
@@ -123,6 +123,18 @@ results = Table(
 )
 _COUNTS = text("withdrawn IS NULL")
 Index("one_current_result", results.c.task, unique=True, sqlite_where=_COUNTS, postgresql_where=_COUNTS)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("task", ForeignKey("tasks.digest"), primary_key=True),  # only the newest one is kept
+    Column("digest", String(64), nullable=False, index=True),
+    Column("nbytes", BigInteger, nullable=False),
+    Column("fraction", Double, nullable=False),  # of the task that is behind it
+    Column("attempt", ForeignKey("attempts.id"), nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("stored", Double, nullable=False),
+)
 
 # --- the federation: who has joined, who may join, and the queue from which nodes pull ------------------------------
 
