@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from manybody.core.errors import InputError
 from manybody.network.addresses import open_backend
+from manybody.network.cluster import Cluster
 from manybody.network.local import Embedded
 from manybody.store.home import Home
 
@@ -51,3 +57,23 @@ def test_cluster_needs_certificates(scheme: str, tmp_path: Path) -> None:
 def test_federation_is_that_of_the_home(scheme: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="gateway"):
         open_backend(f"{scheme}://127.0.0.1:1", Home(tmp_path), None)
+
+
+def test_cluster_that_is_up_has_the_address_that_it_prints(tmp_path: Path) -> None:
+    """`manybody network up --cluster` makes certificates that `--network` finds; asked to end, it ends with all of its own."""
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "manybody", "network", "up", "--cluster", "--workers", "3"],
+        stdout=subprocess.PIPE, text=True, env=os.environ | {"MANYBODY_HOME": str(tmp_path)},
+    ) as up:  # fmt: skip
+        assert up.stdout is not None
+        words = up.stdout.readline().split()
+        assert words[:2] == ["Scheduler", "at"]
+        backend = open_backend(words[2], Home(tmp_path), None)
+        assert isinstance(backend, Cluster)
+        assert [(node.name, node.workers) for node in backend.nodes()] == [("node-1", 3)]
+        backend.close()
+        started = psutil.Process(up.pid).children(recursive=True)
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(20.0) == 0
+        assert started
+        assert not any(process.is_running() for process in started)

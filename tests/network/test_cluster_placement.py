@@ -14,7 +14,7 @@ import pytest
 from manybody.core.errors import InputError
 from manybody.core.task import Output, Task
 from manybody.network.cluster_agent import Cache
-from manybody.network.cluster_batch import Jobs, System, job_script
+from manybody.network.cluster_batch import Jobs, System, job_script, read_jobs
 from manybody.network.cluster_placement import Demand, Node, demand, mismatches, place
 from manybody.network.cluster_security import write_certificates
 from manybody.network.federation.protocol import Installed, Report
@@ -134,7 +134,7 @@ def test_job_script_asks_for_what_was_wished(system: System, directives: list[st
     """One worker a job with all of its cores, declared to Dask, through TLS."""
     tls = tmp_path / "tls"
     write_certificates(tls)
-    lines = job_script(JOBS, "tls://10.0.0.1:8786", tls, system).splitlines()
+    lines = job_script(JOBS.model_copy(update={"system": system}), "tls://10.0.0.1:8786", tls).splitlines()
     mark = {"slurm": "#SBATCH ", "pbs": "#PBS "}[system]
     assert [line.removeprefix(mark) for line in lines if line.startswith(mark)] == directives
     assert "module load python" in lines
@@ -148,7 +148,20 @@ def test_job_script_asks_for_what_was_wished(system: System, directives: list[st
     ]
 
 
-@pytest.mark.parametrize("wish", [{"count": 0}, {"cores": 0}, {"gpus": -1}, {"memory_gib": 0.0}])
-def test_impossible_jobs_are_refused(wish: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=next(iter(wish))):
-        Jobs(**wish)
+@pytest.mark.parametrize("wish", ["count: 0", "cores: 0", "gpus: -1", "memory_gib: 0", "walltime: soon", "walls: 1"])
+def test_impossible_jobs_are_refused(wish: str, tmp_path: Path) -> None:
+    """The file, the field, what was expected and what came are named."""
+    path = tmp_path / "jobs.yaml"
+    path.write_text(wish, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        read_jobs(path)
+    [problem] = caught.value.problems
+    assert problem.where == f"{path}: {wish.partition(':')[0]}"
+
+
+def test_jobs_are_read_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.yaml"
+    path.write_text(JOBS.model_dump_json(), encoding="utf-8")  # JSON is YAML
+    assert read_jobs(path) == JOBS
+    with pytest.raises(InputError, match="a YAML file of jobs"):
+        read_jobs(tmp_path / "absent.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -22,8 +23,20 @@ def up(
         list[str] | None, typer.Option("--name", help="Name or address under which nodes reach this machine; repeatable.")
     ] = None,
     lease: Annotated[float, typer.Option(min=1.0, help="Seconds after which the work of a silent node goes to others.")] = 15.0,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Run a Dask scheduler instead, for machines that trust each other.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="With --cluster: workers on this machine [default: its cores].")
+    ] = None,
+    jobs: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --cluster: YAML of jobs for Slurm or PBS, instead of workers here.")
+    ] = None,
 ) -> None:
     """Run the gateway until interrupted. The first time, makes the authority that signs the nodes' keys."""
+    if cluster:
+        _cluster_up(host, port, workers, jobs)
+        return
     from manybody.network.federation.gateway import Settings
     from manybody.network.federation.serve import serve
     from manybody.store.home import Home
@@ -35,6 +48,17 @@ def up(
         )
 
     serve(Home(), host, port, name or [], Settings(lease_s=lease), announce)
+
+
+def _cluster_up(host: str, port: int, workers: int | None, jobs: Path | None) -> None:
+    from manybody.network.addresses import extra
+    from manybody.store.home import Home
+
+    def announce(address: str) -> None:
+        typer.echo(f"Scheduler at {address}")
+        typer.echo(f"Run on the cluster with `manybody run STUDY --network {address}`.")
+
+    extra("manybody.network.cluster_serve", "cluster", "network up --cluster").serve(Home(), host, port, workers, jobs, announce)
 
 
 def invite(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from ipaddress import ip_address
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from manybody.core.errors import InputError, Problem
@@ -26,15 +27,15 @@ def open_backend(address: str | None, home: Home, workers: int | None) -> Backen
         return Embedded(home.objects.root, workers)
     parts = _parse(address)
     if parts.scheme in FEDERATION:
-        federation = _extra("manybody.network.federation", "federation", address)
+        federation = extra("manybody.network.federation", "federation", address)
         backend: Backend = federation.open_backend(f"https://{parts.netloc}", home)
         return backend
-    cluster = _extra("manybody.network.cluster", "cluster", address)
+    cluster = extra("manybody.network.cluster", "cluster", address)
     if parts.scheme == "tcp":
         _refuse_open(parts, address)
         backend = cluster.Cluster(f"tcp://{parts.netloc}", home.objects.root, None, workers or 1)
         return backend
-    security = _extra("manybody.network.cluster_security", "cluster", address).find_security(home.path / TLS_FOLDER)
+    security = extra("manybody.network.cluster_security", "cluster", address).find_security(home.path / TLS_FOLDER)
     backend = cluster.Cluster(f"tls://{parts.netloc}", home.objects.root, security, workers or 1)
     return backend
 
@@ -64,12 +65,12 @@ def _refuse_open(parts: SplitResult, address: str) -> None:
         raise InputError(Problem("network", "`tls://` for a scheduler on another machine", f"`{address}`", remedy))
 
 
-def _extra(module: str, extra: str, address: str):  # type: ignore[no-untyped-def]  # a module, whose members mypy does not see
-    """A backend's module; `InputError` where what it needs is not installed."""
+def extra(module: str, name: str, purpose: str) -> Any:
+    """A module that needs the extra `name` of this package; `InputError` where that is not installed."""
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        remedy = f"Install it: pip install 'manybody[{extra}]'."
+        remedy = f"Install it: pip install 'manybody[{name}]'."
         raise InputError(
-            Problem("network", f"the extra `{extra}`, for {address}", f"no package `{error.name}`", remedy)
+            Problem("network", f"the extra `{name}`, for {purpose}", f"no package `{error.name}`", remedy)
         ) from error

@@ -7,15 +7,17 @@ them, and whoever runs a study takes them in as they come.
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from dask_jobqueue.core import Job, JobQueueCluster
 from dask_jobqueue.pbs import PBSCluster, PBSJob
 from dask_jobqueue.slurm import SLURMCluster, SLURMJob
+from pydantic import Field, ValidationError
 
 from manybody.core.errors import InputError, Problem
+from manybody.core.spec import Frozen
 from manybody.network.cluster_security import security_of, write_certificates
 
 System = Literal["slurm", "pbs"]
@@ -24,33 +26,21 @@ JOBS: dict[System, type[Job]] = {"slurm": SLURMJob, "pbs": PBSJob}
 GIB = 1 << 30
 
 
-@dataclass(frozen=True)
-class Jobs:
-    """What to ask a batch system for: `count` jobs, each of `cores`, `memory_gib` and `gpus`, for `walltime` (HH:MM:SS).
+class Jobs(Frozen):
+    """What to ask a batch system for: `count` jobs, each with one Dask worker. As a file it is YAML, read by `read_jobs`."""
 
-    `setup` are lines of shell before the worker starts (modules to load, an environment to activate); `extra` goes to
-    the batch system as it is; `interface` is the network that nodes and scheduler share, such as ``ib0``.
-    """
-
-    count: int = 1
-    cores: int = 1
-    memory_gib: float = 4.0
-    gpus: int = 0
-    walltime: str = "01:00:00"
-    queue: str | None = None
-    account: str | None = None
-    interface: str | None = None
-    setup: tuple[str, ...] = ()
-    extra: tuple[str, ...] = ()
-    python: str = "python"
-
-    def __post_init__(self) -> None:
-        """Refuse what no batch system grants, before one is asked."""
-        for name, least in (("count", 1), ("cores", 1), ("gpus", 0)):
-            if getattr(self, name) < least:
-                raise InputError(Problem(f"jobs.{name}", f"at least {least}", str(getattr(self, name)), "Raise it."))
-        if not self.memory_gib > 0:
-            raise InputError(Problem("jobs.memory_gib", "a size above 0", str(self.memory_gib), "Give it in GiB."))
+    system: System = Field("slurm", description="the batch system")
+    count: int = Field(1, ge=1, description="how many jobs")
+    cores: int = Field(1, ge=1, description="cores of each job")
+    memory_gib: float = Field(4.0, gt=0, description="memory of each job, GiB")
+    gpus: int = Field(0, ge=0, description="GPUs of each job")
+    walltime: str = Field("01:00:00", pattern=r"^(\d+-)?\d+:\d\d:\d\d$", description="longest time of a job, HH:MM:SS")
+    queue: str | None = Field(None, description="partition or queue")
+    account: str | None = Field(None, description="whose allocation")
+    interface: str | None = Field(None, description="network that nodes and scheduler share, such as ib0")
+    setup: tuple[str, ...] = Field((), description="lines of shell before the worker starts: modules, environment")
+    extra: tuple[str, ...] = Field((), description="directives for the batch system, as they are")
+    python: str = Field("python", min_length=1, description="Python of the environment that has manybody, on the nodes")
 
     @property
     def resources(self) -> str:
@@ -59,26 +49,42 @@ class Jobs:
         return ",".join(f"{name}={amount}" for name, amount in found.items() if amount)
 
 
-def job_script(jobs: Jobs, address: str, tls: Path, system: System = "slurm") -> str:
+def read_jobs(path: Path) -> Jobs:
+    """Jobs from a YAML file; `InputError` names everything that is wrong with it."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Jobs.model_validate(document or {})
+    except ValidationError as error:
+        fields = ", ".join(Jobs.model_fields)
+        problems = [
+            Problem(f"{path}: {'.'.join(map(str, fault['loc']))}", fault["msg"], repr(fault["input"]), f"Fields: {fields}.")
+            for fault in error.errors()
+        ]
+        raise InputError(*problems) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(Problem(str(path), "a YAML file of jobs", str(error), "See docs/slurm.md for one.")) from error
+
+
+def job_script(jobs: Jobs, address: str, tls: Path) -> str:
     """The script of one job: what the batch system is asked for, and the Dask worker that connects to `address`."""
-    job = JOBS[system](scheduler=address, name="manybody-worker", **_options(jobs, tls, system))
+    job = JOBS[jobs.system](scheduler=address, name="manybody-worker", **_options(jobs, tls))
     return str(job.job_script())  # type: ignore[no-untyped-call]  # the package's types end here
 
 
-def start(jobs: Jobs, tls: Path, system: System = "slurm") -> JobQueueCluster:
+def start(jobs: Jobs, tls: Path, port: int = 0) -> JobQueueCluster:
     """Start a scheduler in this process and submit the jobs; both end when it is closed. Its address: `scheduler_address`.
 
     `tls` is a folder that the machines of the jobs see, under the same path; certificates are made there if there are none.
     """
     write_certificates(tls)
     # Without a dashboard's port of its own, so that several people can share a login node.
-    scheduler = {"protocol": "tls://", "dashboard_address": "127.0.0.1:0"}
-    cluster = CLUSTERS[system](scheduler_options=scheduler, **_options(jobs, tls, system))
+    scheduler = {"protocol": "tls://", "dashboard_address": "127.0.0.1:0", "port": port}
+    cluster = CLUSTERS[jobs.system](scheduler_options=scheduler, **_options(jobs, tls))
     cluster.scale(jobs=jobs.count)  # type: ignore[no-untyped-call]  # as above
     return cluster
 
 
-def _options(jobs: Jobs, tls: Path, system: System) -> dict[str, Any]:
+def _options(jobs: Jobs, tls: Path) -> dict[str, Any]:
     """The same wishes in the words of dask-jobqueue: one Dask worker a job, which has all of its cores."""
     return {
         "cores": jobs.cores,
@@ -93,14 +99,14 @@ def _options(jobs: Jobs, tls: Path, system: System) -> dict[str, Any]:
         "python": shlex.quote(jobs.python),
         "job_name": "manybody",
         "job_script_prologue": list(jobs.setup),
-        "job_extra_directives": [*_gpus(jobs, system), *jobs.extra],
+        "job_extra_directives": [*_gpus(jobs), *jobs.extra],
         "worker_extra_args": ["--resources", jobs.resources],
         "death_timeout": 300,
-    } | ({"resource_spec": _pbs_resources(jobs)} if system == "pbs" else {})
+    } | ({"resource_spec": _pbs_resources(jobs)} if jobs.system == "pbs" else {})
 
 
-def _gpus(jobs: Jobs, system: System) -> list[str]:
-    return [f"--gres=gpu:{jobs.gpus}"] if jobs.gpus and system == "slurm" else []
+def _gpus(jobs: Jobs) -> list[str]:
+    return [f"--gres=gpu:{jobs.gpus}"] if jobs.gpus and jobs.system == "slurm" else []
 
 
 def _pbs_resources(jobs: Jobs) -> str:

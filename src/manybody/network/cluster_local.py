@@ -81,8 +81,9 @@ class LocalCluster:
 
     def start_node(self, name: str) -> None:
         """Start a Dask worker; without waiting, for the scheduler tells when it has come."""
+        host = ("--host", LOOPBACK) if self.host == LOOPBACK else ()
         self._start(
-            name, "worker", self.address, "--host", self.host, "--name", name, "--nthreads", str(self.cores), "--no-nanny",
+            name, "worker", self.address, *host, "--name", name, "--nthreads", str(self.cores), "--no-nanny",
             "--memory-limit", "0", "--local-directory", self._scratch.name, "--resources", f"cores={self.cores}",
             "--death-timeout", f"{PATIENCE_S:g}",
         )  # fmt: skip
