@@ -14,6 +14,7 @@ from manybody.engines.fields.spec import AdvectedField, Grid, Moment, Part, Roun
 from manybody.engines.fields.state import FieldState
 from manybody.numerics.stencils import HALO
 
+STEPS_A_REPORT = 20
 SERIES = ("time", "mean", "variance", "error")
 
 
@@ -32,10 +33,10 @@ def advance(task: Task, inputs: Mapping[str, Output], context: Context) -> Outpu
     east = _array(task, inputs, "east", "west_edge", (this.edge, this.columns), this)
     own = _array(task, inputs, "own", "slab", (this.last - this.first, this.columns), this)
     slab.load(west[this.edge - reach :], own, east[:reach])
-    inset = 0
-    for step in range(this.steps):
+    inset, share = 0, (this.last - this.first) / this.rows  # of the square: all parts together advance it once
+    for step in range(1, this.steps + 1):
         inset = slab.advance(inset)
-        context.progress(Progress((step + 1) / this.steps, (this.begin + step + 1) * this.time_step, "time units"))
+        context.progress(Progress(step / this.steps, share * step * this.time_step, "time units"))
     return _slab_output(slab.values, this)
 
 
@@ -69,7 +70,10 @@ def converge(task: Task, inputs: Mapping[str, Output], context: Context) -> Outp
     """How far the scheme is from the exact solution on a grid of its own, advanced whole."""
     moment = Moment.model_validate(task.parameters)
     engine = _engine(task, moment)
-    state = engine.step(engine.init(task.key), moment.step)
+    state = engine.init(task.key)
+    while state.step < moment.step:
+        state = engine.step(state, min(STEPS_A_REPORT, moment.step - state.step))
+        context.progress(Progress(state.step / moment.step, state.step * moment.time_step, "time units"))
     return Output({}, {"step": moment.step, "field_error": engine.error(state)})
 
 
