@@ -185,7 +185,7 @@ def scaling() -> Result:
     with tempfile.TemporaryDirectory(prefix="manybody-bench-") as folder, bench(Path(folder), 1) as one:
         steps = 500
         compute(one.backend, "warm", converge(64, 0), {})
-        seconds = time_round(one.backend, "pace", Probe(converge(steps, 0), {}, 0, 0), 1)
+        seconds = min(time_round(one.backend, f"pace-{turn}", Probe(converge(steps, 0), {}, 0, 0), 1) for turn in range(3))
         steps = round(1.2 * steps * SCALING_SECONDS / seconds)
         with Embedded(one.home.objects.root, workers=WORKERS) as two:
             return compare(
