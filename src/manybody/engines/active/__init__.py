@@ -1,0 +1,1 @@
+"""Brownian and active Brownian particles in a plane."""
