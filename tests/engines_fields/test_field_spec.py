@@ -51,6 +51,21 @@ def test_fields_in_which_nothing_happens_are_refused(fields: dict[str, Any], exp
         AdvectedField.model_validate({"gaussians": [{}]} | fields)
 
 
+@pytest.mark.parametrize(
+    ("system", "expected"),
+    [
+        ({"waves": [{"cycles_x": 9, "cycles_y": 0}]}, "at least 72 rows"),
+        ({"waves": [{"cycles_x": 0, "cycles_y": 5}]}, "at least 40 columns"),
+        ({"gaussians": [{"width": 0.05}]}, "at least 40 columns"),
+        ({"waves": [{"cycles_x": 0, "cycles_y": 0}]}, "a wave that varies"),
+    ],
+)
+def test_what_the_grid_does_not_resolve_is_refused(system: dict[str, Any], expected: str) -> None:
+    document = {"name": "rough", "system": {"name": "advected-field"} | system, "measures": ["field-error"], "checks": ["exact"]}
+    with pytest.raises(ValidationError, match=expected):
+        Study.model_validate(document | {"method": method(time_step=0.001)})
+
+
 def test_a_time_step_beyond_the_limit_is_refused_by_the_study(dye: AdvectedField) -> None:
     limit = stability_limit(dye, 64, 32)
     step = 1.02 * limit

@@ -19,6 +19,8 @@ STEP_HALO = 8  # rows that one time step looks aside: 4 stages of 2 (`numerics.s
 ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24}  # largest relative error of one rounded operation
 CELL_BYTES = {"float64": 8, "float32": 4}
 
+CELLS_A_PERIOD, CELLS_A_WIDTH = 8, 2  # the least that the study's own grid must have: its twin has half of them
+
 Precision = Literal["float64", "float32"]
 
 
@@ -29,6 +31,13 @@ class Wave(Spec):
     cycles_y: int = Field(ge=-64, le=64, description="periods along y")
     amplitude: float = Field(1.0, description="height")
     phase: float = Field(0.0, description="phase, radians")
+
+    @model_validator(mode="after")
+    def _varies(self) -> Wave:
+        if self.amplitude == 0 or self.cycles_x == self.cycles_y == 0:
+            remedy = "Leave it out; a constant is the system's `background`."
+            refuse("amplitude", "a wave that varies", "one that does not", remedy)
+        return self
 
 
 class Gaussian(Spec):
@@ -162,17 +171,26 @@ class FiniteVolume(MethodSpec):
         return self
 
     def suits(self, system: SystemSpec) -> None:
-        """Refuse a time step with which a mode of the system would grow."""
+        """Refuse a system that the grid does not resolve, and a time step with which a mode of it would grow."""
         assert isinstance(system, AdvectedField)
+        self._resolves(system)
         limit = stability_limit(system, self.rows, self.columns)
         if self.time_step > limit:
-            refuse(
-                "method",
-                f"a time_step of at most {limit:.4g}, the limit of stability on {self.rows} x {self.columns} cells at this "
-                "velocity and diffusivity",
-                f"{self.time_step:g}",
-                "Lower `time_step`, or take fewer cells.",
-            )
+            expected = f"a time_step of at most {limit:.4g}, the limit of stability on {self.rows} x {self.columns} cells"
+            remedy = "Lower `time_step`, or take fewer cells."
+            refuse("method", f"{expected} at this velocity and diffusivity", f"{self.time_step:g}", remedy)
+
+    def _resolves(self, system: AdvectedField) -> None:
+        """Refuse waves that would be none on the twice coarser grid of the twin, and Gaussians within a few cells."""
+        for axis, cells, cycles in (
+            ("rows", self.rows, max((abs(wave.cycles_x) for wave in system.waves), default=0)),
+            ("columns", self.columns, max((abs(wave.cycles_y) for wave in system.waves), default=0)),
+        ):
+            narrowest = min((gaussian.width for gaussian in system.gaussians), default=1.0)
+            least = max(CELLS_A_PERIOD * cycles, math.ceil(CELLS_A_WIDTH / narrowest))
+            if cells < least:
+                what = f"at least {least} {axis}, {CELLS_A_PERIOD} a period of every wave and {CELLS_A_WIDTH} a Gaussian's width"
+                refuse("method", what, f"{cells}", f"Take more {axis}, or a smoother field.")
 
     @property
     def stride(self) -> int:
