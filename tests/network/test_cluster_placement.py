@@ -59,6 +59,21 @@ def test_tasks_go_where_there_is_room() -> None:
     assert place(ONE, (), NOWHERE, nodes) is nodes[0]
 
 
+def test_short_tasks_are_sent_ahead() -> None:
+    """Two for each that runs, once the node's tasks are known to be short; a long one ends that."""
+    only = node("a")
+    only.taken["running"] = ONE
+    assert place(ONE, (), NOWHERE, [only]) is None
+    only.note(0.005)
+    for number in range(2):
+        assert place(ONE, (), NOWHERE, [only]) is only
+        only.taken[f"ahead-{number}"] = ONE
+    assert place(ONE, (), NOWHERE, [only]) is None
+    only.taken.popitem()
+    only.note(60.0)
+    assert place(ONE, (), NOWHERE, [only]) is None
+
+
 def test_gpu_and_memory_must_be_declared_and_free() -> None:
     plain, large = node("plain", cores=8), node("large", cores=8, gpu=1, memory=16e9)
     wanted = Demand({"cores": 1.0, "gpu": 1.0, "memory": 10e9})

@@ -22,10 +22,10 @@ from typing import Self
 
 from distributed import Security
 
-from manybody.core.errors import CorruptResultError, StoreError
+from manybody.core.errors import CorruptResultError, ManybodyError, StoreError
 from manybody.core.protocols import Event, NodeInfo
 from manybody.core.task import Task
-from manybody.network.cluster_agent import Order, keep
+from manybody.network.cluster_agent import Order
 from manybody.network.cluster_line import Answered, Broken, Cut, Gone, Joined, Line, Message, Parcel, Told
 from manybody.network.cluster_placement import Demand, Node, demand, mismatches, place
 from manybody.network.federation.blobs import RefusedBlobError
@@ -153,15 +153,17 @@ class Cluster:
         """Send what there is room for; refuse what can run nowhere."""
         if self._queue and self._line is None:
             self._reconnect()
+        full: set[str] = set()  # demands that have just found no place, so that a long queue is not tried in vain
         for attempt in list(self._queue.values()):
             nodes = self._nodes.values()
-            if attempt.name not in self._queue:  # cancelled since
+            if attempt.name not in self._queue or str(attempt.demand) in full:  # cancelled since, or in vain
                 continue
             if not any(node.could_run(attempt.demand) for node in nodes) and self._nodes:
                 yield self._refuse(attempt)
                 continue
             node = place(attempt.demand, attempt.inputs.values(), attempt.avoid, nodes)
             if node is None:
+                full |= set() if attempt.avoid else {str(attempt.demand)}
                 continue
             del self._queue[attempt.name]
             try:
@@ -229,7 +231,7 @@ class Cluster:
             case Told(news):
                 if news.event and (attempt := self._sent.get(news.event.attempt)) and self._is_new(attempt, news.event):
                     yield news.event
-            case Answered(name, _, _):
+            case Answered(name):
                 if name in self._sent:
                     yield from self._answer(message)
             case Broken(name, reason):
@@ -268,17 +270,18 @@ class Cluster:
             yield self._lose(attempt.name, f"{self._whereabouts(attempt.name)} dropped it")
         else:
             self._forget(attempt.name)
-            yield self._keep(news.event, answered.data, node) if news.event.kind == "finished" else news.event
+            node.note(news.event.seconds)
+            yield self._finish(news.event, answered.fault, node) if news.event.kind == "finished" else news.event
 
-    def _keep(self, event: Event, data: bytes, node: Node) -> Event:
-        """Put a result into the store, verified."""
-        try:
-            keep(self._objects, event.result, data, event.attempt)
-        except RefusedBlobError as error:
-            reason = f"{event.worker} sent a damaged result: {error}"
-            return Event("lost", event.attempt, event.task, event.worker, seconds=event.seconds, reason=reason)
-        node.holds.add(event.result)
-        return event
+    def _finish(self, event: Event, fault: ManybodyError | None, node: Node) -> Event:
+        """A result is in the store, or was damaged on its way; a store that cannot take it raises its `StoreError`."""
+        if fault is None:
+            node.holds.add(event.result)
+            return event
+        if not isinstance(fault, RefusedBlobError):
+            raise fault
+        reason = f"{event.worker} sent a damaged result: {fault}"
+        return Event("lost", event.attempt, event.task, event.worker, seconds=event.seconds, reason=reason)
 
     def _overdue(self) -> Iterator[Event]:
         """Attempts that have told nothing for too long are lost; their processes are killed."""
@@ -315,7 +318,10 @@ class Cluster:
     def _connect(self) -> Line:
         """Connect and vet all workers; versions that differ are refused before any work is sent."""
         coordinator = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        line = Line(self.address, self.security, coordinator, self.limits.patience_s, self.limits.silence_s, self._expected)
+        limits = self.limits
+        line = Line(
+            self.address, self.security, self._objects, coordinator, limits.patience_s, limits.silence_s, self._expected
+        )  # fmt: skip
         joined = line.open()
         faults = [fault for told in joined for fault in self._faults(told)]
         if faults:
@@ -351,6 +357,10 @@ class Cluster:
         """A worker is gone, and with it what was sent there."""
         self._nodes.pop(address, None)
         self._lonely = time.monotonic()
+        for attempt in [attempt for attempt in self._sent.values() if attempt.node and attempt.node.address == address]:
+            if not attempt.worker:  # it waited there, so nothing of it is lost
+                self._forget(attempt.name)
+                self._queue[attempt.name] = attempt
         there = [name for name, attempt in self._sent.items() if attempt.node and attempt.node.address == address]
         yield from self._lose_all(there, f"gone: {reason}")
 

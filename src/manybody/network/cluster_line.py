@@ -19,12 +19,15 @@ from typing import Any
 from distributed import Client, Future, Security
 from distributed.client import FutureCancelledError
 
-from manybody.network.cluster_agent import TOPIC, News, Order, carry_out, dismiss, enlist
+from manybody.core.errors import ManybodyError
+from manybody.network.cluster_agent import TOPIC, News, Order, carry_out, dismiss, enlist, keep
 from manybody.network.cluster_placement import Node
 from manybody.network.federation.protocol import Report
 from manybody.network.messages import BackendError
+from manybody.store.objects import ObjectStore
 
 WATCH_S = 1.0  # between looks at the scheduler's list of workers; news of it come sooner
+REACH_S = 3.0  # for a direct connection to a worker
 GOODBYE_S = 5.0  # how long closing may wait for the other side
 
 
@@ -48,11 +51,11 @@ class Told:
 
 @dataclass(frozen=True)
 class Answered:
-    """What came of an attempt, with the bytes of its result."""
+    """What came of an attempt; its result is in the store by then, unless `fault` says why not."""
 
     attempt: str
     news: News
-    data: bytes
+    fault: ManybodyError | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class Line:
 
     address: str
     security: Security | None
+    objects: ObjectStore
     coordinator: str
     patience_s: float
     silence_s: float
@@ -161,9 +165,18 @@ class Line:
         if not workers:
             remedy = "Start workers with `dask worker`, or have the batch system start them."
             raise BackendError(f"The scheduler at {self.address} has had no worker for {self.patience_s:g} s. {remedy}")
+        self._client.direct_to_workers = await self._reaches(next(iter(workers)))
         joined = await asyncio.gather(*(self._enlist(address, told) for address, told in workers.items()))
         self._background(self._watch())
         return joined
+
+    async def _reaches(self, address: str) -> bool:
+        """Whether workers can be reached from here; else inputs and results take the way through the scheduler."""
+        try:
+            await asyncio.wait_for(self._client.rpc(address).identity(), REACH_S)
+        except (OSError, TimeoutError):
+            return False
+        return True
 
     async def _close(self) -> None:
         for attempt in list(self._tasks):
@@ -259,8 +272,18 @@ class Line:
         except Exception as error:  # noqa: BLE001 - whatever the engine raises for a task of its own is no result
             self.heard.put(Broken(attempt, f"{type(error).__name__}: {error}"))
         else:
-            self.heard.put(Answered(attempt, News.model_validate_json(text), result))
+            news = News.model_validate_json(text)
+            self.heard.put(Answered(attempt, news, await asyncio.to_thread(self._keep, news, result)))
         self._tasks.pop(attempt, None)
+
+    def _keep(self, news: News, data: bytes) -> ManybodyError | None:
+        """Put a result into the store, verified, in a thread: disks are slow, and several write side by side."""
+        if news.event is not None and news.event.kind == "finished":
+            try:
+                keep(self.objects, news.event.result, data, news.event.attempt)
+            except ManybodyError as error:
+                return error
+        return None
 
     async def _scatter(self, content: bytes, address: str) -> Future[bytes]:
         """Bytes in the memory of one worker, until the future is let go."""
