@@ -6,7 +6,19 @@ import pytest
 from pydantic import ValidationError
 
 from manybody.core.task import Progress, Task
-from manybody.network.messages import BackendError, Failed, Finished, Progressed, Ready, Run, read_order, read_report, write
+from manybody.network.messages import (
+    BackendError,
+    Checkpointed,
+    Failed,
+    Finished,
+    Progressed,
+    Ready,
+    Report,
+    Run,
+    read_order,
+    read_report,
+    write,
+)
 
 TASK = Task(method="m", stage="s", version="1", system={"t": 0.1}, parameters={"x": [1, 2.5, "é\n"]}, seed=2**63, cost=7.5)
 
@@ -26,11 +38,12 @@ def test_an_order_arrives_as_it_was_given() -> None:
         Ready(),
         Progressed(attempt="a", progress=Progress(0.5, 12.0, "tau", 1e-7, 1e-4)),
         Progressed(attempt="a", progress=Progress(0.5, conserved=float("inf"))),
+        Checkpointed(attempt="a", digest="ab" * 32, nbytes=10, progress=Progress(0.5, conserved=float("inf"))),
         Finished(attempt="a", result="ab" * 32, nbytes=10, seconds=0.25),
         Failed(attempt="a", reason="line one\nline two", seconds=0.25),
     ],
 )
-def test_a_report_arrives_as_it_was_given(report: Ready | Progressed | Finished | Failed) -> None:
+def test_a_report_arrives_as_it_was_given(report: Report) -> None:
     assert read_report(write(report)) == report
 
 

@@ -227,10 +227,13 @@ def test_a_run_goes_on_only_from_what_gives_the_same_bits_as_its_own_versions(
 
 
 def test_a_withdrawn_task_and_one_whose_checkpoint_is_forgotten_begin_anew(ledger: Ledger, run: int, tasks: list[Task]) -> None:
-    for task, forget in ((tasks[0], ledger.forget_checkpoint), (tasks[1], lambda digest: ledger.withdraw(digest, "afresh"))):
+    for task in tasks[:2]:
         ledger.keep_checkpoint(ledger.claim(run, task.digest).attempt, "a" * 64, 10, 0.25, "w1")
-        forget(task.digest)
-        assert ledger.claim(run, task.digest).checkpoint == ""
+        ledger.forget_checkpoint(task.digest, "b" * 64)  # another one: it stays
+        assert ledger.claim(run, task.digest).checkpoint == "a" * 64
+    ledger.forget_checkpoint(tasks[0].digest, "a" * 64)
+    ledger.withdraw(tasks[1].digest, "computed afresh on request")
+    assert [ledger.claim(run, task.digest).checkpoint for task in tasks[:2]] == ["", ""]
 
 
 def test_a_withdrawn_result_is_computed_again_and_kept_as_history(ledger: Ledger, run: int, tasks: list[Task]) -> None:

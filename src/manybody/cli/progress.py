@@ -38,7 +38,7 @@ class Board:
     def take(self, event: Event, task: Task, tally: Tally, left_s: float | None) -> None:
         """Take over what an event says."""
         self.tally, self.left_s = tally, left_s
-        if event.kind in ("started", "progress"):
+        if event.kind in ("started", "progress", "checkpoint"):
             self.running[event.attempt] = (task, event.worker, event.progress)
             self.unit = event.progress.unit if event.progress else self.unit
         else:

@@ -105,6 +105,15 @@ class Context(Protocol):
     def progress(self, progress: Progress) -> None:
         """Report how far the task is; cheap, and free to be dropped."""
 
+    def resume(self) -> Output | None:
+        """The last checkpoint of this very task that an earlier attempt left; None where there is none to go on from."""
+
+    def keep(self, output: Output) -> None:
+        """Offer a checkpoint: all that is needed to end with the same bits as without an interruption.
+
+        Cheap to call often: it is stored at intervals, and not at all where nobody could use it.
+        """
+
 
 class Stage(Protocol):
     """The pure function behind a task. Raises `TaskError` where no result can be given."""
@@ -271,9 +280,10 @@ class Event:
     `started`; `progress` (with `progress`); `finished` (with the `result` digest, its size and the time it took);
     `failed` (the task itself: `reason`, not worth a retry); `lost` (the worker: worth a retry). `node_fault` says of a
     failure that the store of the machine was to blame (a full disk), so that another machine may well succeed.
+    `checkpoint` (`result` is its digest, with its size, and `progress`) comes only from `Checkpointing` backends.
     """
 
-    kind: Literal["started", "progress", "finished", "failed", "lost"]
+    kind: Literal["started", "progress", "checkpoint", "finished", "failed", "lost"]
     attempt: str
     task: str
     worker: str = ""
@@ -302,3 +312,13 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Stop all workers and free what is held."""
+
+
+@runtime_checkable
+class Checkpointing(Protocol):
+    """What a backend offers besides where its workers share the conductor's store: attempts that go on from checkpoints."""
+
+    def submit_resumable(
+        self, attempt: str, task: Task, inputs: Mapping[str, str], avoid: frozenset[str], checkpoint: str
+    ) -> None:
+        """Like `submit`, and tell of checkpoints; `checkpoint` is the digest of the one to go on from, or empty."""

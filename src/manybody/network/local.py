@@ -16,10 +16,11 @@ import psutil
 
 from manybody.core.protocols import Event, NodeInfo
 from manybody.core.task import Task
-from manybody.network.messages import BackendError, Failed, Finished, Progressed, Ready
+from manybody.network.messages import BackendError, Checkpointed, Failed, Finished, Progressed, Ready, Run
 from manybody.network.process import Worker
 from manybody.store.provenance import usable_cores
 
+CHECKPOINT_S = 30.0  # about what a killed worker costs
 CRASHES_ALLOWED = 3  # workers in a row that end before their first task, until that is taken for the rule
 
 
@@ -27,9 +28,7 @@ CRASHES_ALLOWED = 3  # workers in a row that end before their first task, until 
 class Queued:
     """An attempt that waits for a worker."""
 
-    attempt: str
-    task: Task
-    inputs: dict[str, str]
+    order: Run
     avoid: frozenset[str]
 
 
@@ -41,13 +40,23 @@ class Embedded:
 
     An attempt whose worker is killed is `lost`. An input that is missing or corrupt fails the attempt; the store has
     set it aside by then, so whoever finds that it is no longer there withdraws it and has it computed again.
+
+    Its workers share the caller's store, so its attempts can go on from checkpoints (`core.protocols.Checkpointing`),
+    which they store about every `checkpoint_s` seconds; 0 stores each that a task offers.
     """
 
-    def __init__(self, objects_root: Path, workers: int | None = None, threads_per_worker: int = 1) -> None:
+    def __init__(
+        self,
+        objects_root: Path,
+        workers: int | None = None,
+        threads_per_worker: int = 1,
+        checkpoint_s: float = CHECKPOINT_S,
+    ) -> None:
         self.limit = workers if workers is not None else max(1, usable_cores() // threads_per_worker)
         if self.limit < 1 or threads_per_worker < 1:
             raise BackendError(f"Expected at least one worker of one thread; got {self.limit} of {threads_per_worker}.")
         self.threads = threads_per_worker
+        self.checkpoint_s = checkpoint_s
         self.objects_root = objects_root.absolute()
         self._selector = selectors.DefaultSelector()
         self._workers: list[Worker] = []
@@ -64,9 +73,18 @@ class Embedded:
 
     def submit(self, attempt: str, task: Task, inputs: Mapping[str, str], avoid: frozenset[str] = frozenset()) -> None:
         """Queue an attempt; `inputs` maps input names to result digests; workers in `avoid` will not run it."""
+        self._enqueue(Run(attempt=attempt, task=task, inputs=dict(inputs)), avoid)
+
+    def submit_resumable(
+        self, attempt: str, task: Task, inputs: Mapping[str, str], avoid: frozenset[str], checkpoint: str
+    ) -> None:
+        """Like `submit`, and tell of checkpoints; `checkpoint` is the digest of the one to go on from, or empty."""
+        self._enqueue(Run(attempt=attempt, task=task, inputs=dict(inputs), checkpoint=checkpoint), avoid)
+
+    def _enqueue(self, order: Run, avoid: frozenset[str]) -> None:
         if self._closed:
             raise BackendError("This backend is closed. Make a new one.")
-        self._queue[attempt] = Queued(attempt, task, dict(inputs), avoid)
+        self._queue[order.attempt] = Queued(order, avoid)
         if len(self._workers) < self.limit and sum(worker.order is None for worker in self._workers) < len(self._queue):
             self._start()  # now, so that it starts up while the caller goes on
 
@@ -125,7 +143,7 @@ class Embedded:
     def _start(self) -> Worker:
         self._started += 1
         try:
-            worker = Worker.start(f"local-{os.getpid()}-{self._started}", self.objects_root, self.threads)
+            worker = Worker.start(f"local-{os.getpid()}-{self._started}", self.objects_root, self.threads, self.checkpoint_s)
         except OSError as error:
             remedy = "Ask for fewer workers, or raise the limits on processes and open files (ulimit -u, ulimit -n)."
             raise BackendError(f"Worker {len(self._workers) + 1} of {self.limit} cannot be started: {error}. {remedy}") from error
@@ -151,8 +169,8 @@ class Embedded:
                 continue
             free.remove(worker)
             if worker.ready:
-                worker.give(queued.attempt, queued.task, queued.inputs)
-                del self._queue[queued.attempt]
+                worker.give(queued.order)
+                del self._queue[queued.order.attempt]
                 assigned.append(worker)
         return assigned
 
@@ -174,9 +192,13 @@ class Embedded:
         if (dead or worker.hung_up) and worker in self._workers:
             yield from self._bury(worker)
 
-    def _event(self, worker: Worker, report: Progressed | Finished | Failed, task: str) -> Event:
+    def _event(self, worker: Worker, report: Progressed | Checkpointed | Finished | Failed, task: str) -> Event:
         if isinstance(report, Progressed):
             return Event("progress", report.attempt, task, worker.name, progress=report.progress)
+        if isinstance(report, Checkpointed):
+            return Event(
+                "checkpoint", report.attempt, task, worker.name, report.progress, result=report.digest, nbytes=report.nbytes
+            )
         worker.order = None
         if isinstance(report, Failed):
             said = worker.tail()

@@ -16,12 +16,16 @@ class BackendError(ManybodyError):
 
 
 class Run(Frozen):
-    """To a worker: compute a task. `inputs` maps the names of its inputs to digests of results."""
+    """To a worker: compute a task. `inputs` maps the names of its inputs to digests of results.
+
+    `checkpoint` is the digest of the one to go on from, empty where there is none yet, None where none are wanted.
+    """
 
     kind: Literal["run"] = "run"
     attempt: str
     task: Task
     inputs: dict[str, str]
+    checkpoint: str | None = None
 
 
 class Ready(Frozen):
@@ -37,6 +41,18 @@ class Progressed(Frozen):
 
     kind: Literal["progress"] = "progress"
     attempt: str
+    progress: Progress
+
+
+class Checkpointed(Frozen):
+    """From a worker: a checkpoint is in the store, and how far the task was."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants", allow_inf_nan=True)
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    attempt: str
+    digest: str
+    nbytes: int
     progress: Progress
 
 
@@ -60,12 +76,11 @@ class Failed(Frozen):
     node_fault: bool = False
 
 
-ToWorker = Run
-FromWorker = Annotated[Ready | Progressed | Finished | Failed, Field(discriminator="kind")]
-_FROM_WORKER: TypeAdapter[Ready | Progressed | Finished | Failed] = TypeAdapter(FromWorker)
+Report = Ready | Progressed | Checkpointed | Finished | Failed
+_FROM_WORKER: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="kind")])
 
 
-def write(message: Run | Ready | Progressed | Finished | Failed) -> bytes:
+def write(message: Run | Report) -> bytes:
     """A message as the line that is sent."""
     return message.model_dump_json().encode() + b"\n"
 
@@ -75,7 +90,7 @@ def read_order(line: bytes) -> Run:
     return Run.model_validate_json(line)
 
 
-def read_report(line: bytes) -> Ready | Progressed | Finished | Failed:
+def read_report(line: bytes) -> Report:
     """What a worker says by a line; anything else raises `BackendError`."""
     try:
         return _FROM_WORKER.validate_json(line)

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from manybody.core.task import Task
-from manybody.network.messages import Failed, Finished, Progressed, Ready, Run, read_report, write
+from manybody.network.messages import Report, Run, read_report, write
 
 THREAD_LIMITS = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
@@ -43,7 +42,7 @@ class Worker:
     _unread: bytearray = field(default_factory=bytearray)
 
     @classmethod
-    def start(cls, name: str, objects: Path, threads: int) -> Worker:
+    def start(cls, name: str, objects: Path, threads: int, checkpoint_s: float) -> Worker:
         """Start a process; it says `Ready` when it can take orders.
 
         Thread limits are set before Python starts, because numeric libraries read them once, when they are imported.
@@ -56,7 +55,7 @@ class Worker:
             fcntl.fcntl(log, fcntl.F_SETFL, fcntl.fcntl(log, fcntl.F_GETFL) | os.O_APPEND)
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "manybody.network.worker", "--socket", str(theirs.fileno()),
-                 "--objects", str(objects), "--threads", str(threads)],
+                 "--objects", str(objects), "--threads", str(threads), "--checkpoint-s", str(checkpoint_s)],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=[theirs.fileno()], process_group=0,
                 env=os.environ | dict.fromkeys(THREAD_LIMITS, str(threads)),
             )  # fmt: skip
@@ -76,17 +75,17 @@ class Worker:
         if self.death is not None:
             selector.register(self.death, selectors.EVENT_READ, self)
 
-    def give(self, attempt: str, task: Task, inputs: dict[str, str]) -> None:
+    def give(self, order: Run) -> None:
         """Hand over an order. A worker that has just died is noticed by `reports`."""
         self.log.truncate(0)
-        self.order = Run(attempt=attempt, task=task, inputs=inputs)
+        self.order = order
         self.served += 1
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.channel.setblocking(True)
-            self.channel.sendall(write(self.order))
+            self.channel.sendall(write(order))
         self.channel.setblocking(False)
 
-    def reports(self) -> Iterator[Ready | Progressed | Finished | Failed]:
+    def reports(self) -> Iterator[Report]:
         """What it has said since it was last asked."""
         with contextlib.suppress(BlockingIOError):
             while data := self.channel.recv(65536):

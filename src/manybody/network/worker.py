@@ -25,30 +25,72 @@ from manybody.core import catalog
 from manybody.core.errors import ManybodyError, StoreError, TaskError
 from manybody.core.protocols import MethodSpec, Stage
 from manybody.core.task import Output, Progress, Task
-from manybody.network.messages import Failed, Finished, Progressed, Ready, Run, read_order, write
+from manybody.network.messages import Checkpointed, Failed, Finished, Progressed, Ready, Run, read_order, write
 from manybody.store.objects import ObjectStore
 
 PROGRESS_INTERVAL_S = 0.2  # at most five reports a second: enough for an eye, nothing for the conductor
+CHECKPOINT_SHARE = 50  # a checkpoint that takes long is taken less often: at most a fiftieth of the time goes into them
 TRACEBACK_LINES = 12
 
 
 class Lent:
-    """What this worker lends a running task (`core.protocols.Context`)."""
+    """What this worker lends a running task (`core.protocols.Context`).
+
+    A checkpoint is stored with the task and the attempt that it belongs to. So no two attempts store the same object,
+    and one can be removed without a look at the others. `earlier_s` is the time spent before the checkpoint resumed.
+    """
 
     device = "cpu"
 
-    def __init__(self, channel: socket.socket, attempt: str, threads: int) -> None:
+    def __init__(self, order: Run, channel: socket.socket, objects: ObjectStore, threads: int, checkpoint_s: float) -> None:
         self.threads = threads
-        self._channel = channel
-        self._attempt = attempt
-        self._reported = -float("inf")
+        self.earlier_s = 0.0
+        self._order, self._channel, self._objects = order, channel, objects
+        self._checkpoint_s = checkpoint_s
+        self._start = time.monotonic()
+        self._due = self._start + checkpoint_s
+        self._progress, self._reported = Progress(0.0), -float("inf")
 
     def progress(self, progress: Progress) -> None:
         """Tell the conductor, unless it has been told just now."""
         now = time.monotonic()
+        self._progress = progress
         if now - self._reported >= PROGRESS_INTERVAL_S:
             self._reported = now
-            self._channel.sendall(write(Progressed(attempt=self._attempt, progress=plain(progress))))
+            self._channel.sendall(write(Progressed(attempt=self._order.attempt, progress=plain(progress))))
+
+    def resume(self) -> Output | None:
+        """The checkpoint that came with the order; None where there is none, or it is lost or damaged, which is said."""
+        if not self._order.checkpoint:
+            return None
+        try:
+            found = self._objects.get(self._order.checkpoint)
+        except StoreError as error:
+            print(f"{self._order.task.label} begins anew: {error}", file=sys.stderr, flush=True)
+            return None
+        if found.document.get("checkpoint_of") != self._order.task.digest:
+            raise TaskError(f"{self._order.task.label}: expected its checkpoint; {self._order.checkpoint} is something else.")
+        self.earlier_s = float(found.document["seconds"])
+        return Output(found.arrays, found.document["document"])
+
+    def keep(self, output: Output) -> None:
+        """Store a checkpoint and tell the conductor, if one is due. A full disk is said, and the task goes on."""
+        begin = time.monotonic()
+        if self._order.checkpoint is None or begin < self._due:
+            return
+        seconds = self.earlier_s + begin - self._start
+        whose = {"checkpoint_of": self._order.task.digest, "attempt": self._order.attempt, "seconds": seconds}
+        try:
+            stored = self._objects.put(Output(output.arrays, whose | {"document": dict(output.document)}))
+        except StoreError as error:
+            print(f"{self._order.task.label} goes on without a checkpoint: {error}", file=sys.stderr, flush=True)
+        else:
+            report = Checkpointed(
+                attempt=self._order.attempt, digest=stored.digest, nbytes=stored.nbytes, progress=plain(self._progress)
+            )
+            self._channel.sendall(write(report))
+        end = time.monotonic()
+        self._due = end + min(max(self._checkpoint_s, CHECKPOINT_SHARE * (end - begin)), 10 * self._checkpoint_s)
 
 
 def plain(progress: Progress) -> Progress:
@@ -72,12 +114,12 @@ def compute(task: Task, inputs: dict[str, Output], context: Lent) -> Output:
     return stage(task, inputs, context)
 
 
-def serve(order: Run, channel: socket.socket, objects: ObjectStore, threads: int) -> Finished | Failed:
+def serve(order: Run, objects: ObjectStore, lent: Lent) -> Finished | Failed:
     """Carry out one order, whatever becomes of it."""
     start, node_fault = time.perf_counter(), False
     try:
         inputs = {name: objects.get(digest) for name, digest in order.inputs.items()}
-        output = compute(order.task, inputs, Lent(channel, order.attempt, threads))
+        output = compute(order.task, inputs, lent)
         if not isinstance(output, Output):
             raise TaskError(f"{order.task.label}: expected an Output; the stage gave {type(output).__name__}.")
         stored = objects.put(output)
@@ -87,7 +129,7 @@ def serve(order: Run, channel: socket.socket, objects: ObjectStore, threads: int
         lines = traceback.format_exc().splitlines()[-TRACEBACK_LINES:]
         reason = "\n".join([f"{order.task.label}: {type(error).__name__}: {error}", *lines])
     else:
-        seconds = time.perf_counter() - start
+        seconds = lent.earlier_s + time.perf_counter() - start
         return Finished(attempt=order.attempt, result=stored.digest, nbytes=stored.nbytes, seconds=seconds)
     reason = reason.encode(errors="replace").decode()  # a file's name in a message may be no valid text
     seconds = time.perf_counter() - start
@@ -122,6 +164,7 @@ def main() -> None:
     parser.add_argument("--socket", type=int, required=True, help="number of the inherited socket")
     parser.add_argument("--objects", type=Path, required=True, help="folder of the object store")
     parser.add_argument("--threads", type=int, required=True, help="threads that a task may use")
+    parser.add_argument("--checkpoint-s", type=float, required=True, help="seconds between checkpoints of a task")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt from the terminal is the conductor's to decide on
     os.set_inheritable(options.socket, False)  # what a task starts must not hold the conductor's line open
@@ -133,7 +176,9 @@ def main() -> None:
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the conductor is gone, `listen` ends the process
         channel.sendall(write(Ready()))
         while True:
-            channel.sendall(write(serve(orders.get(), channel, objects, options.threads)))
+            order = orders.get()
+            lent = Lent(order, channel, objects, options.threads, options.checkpoint_s)
+            channel.sendall(write(serve(order, objects, lent)))
 
 
 if __name__ == "__main__":

@@ -214,10 +214,11 @@ class Ledger:
             connection.execute(checkpoints.insert().values(row | {"task": task, "stored": time.time()}))
             return True
 
-    def forget_checkpoint(self, task_digest: str) -> None:
-        """Let the next attempt at a task begin anew."""
+    def forget_checkpoint(self, task_digest: str, digest: str) -> None:
+        """Let the next attempt at a task begin anew, unless another checkpoint than this one was recorded meanwhile."""
+        which = (checkpoints.c.task == task_digest) & (checkpoints.c.digest == digest)
         with self.database.writing() as connection:
-            connection.execute(checkpoints.delete().where(checkpoints.c.task == task_digest))
+            connection.execute(checkpoints.delete().where(which))
 
     def checkpoint(self, task_digest: str) -> CheckpointRow | None:
         """The checkpoint from which a task may go on, if there is one."""

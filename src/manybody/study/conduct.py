@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from manybody.core.errors import CorruptResultError, ManybodyError, StoreError, TaskError
-from manybody.core.protocols import Backend, Event
+from manybody.core.protocols import Backend, Checkpointing, Event
 from manybody.core.study import Plan
 from manybody.core.task import Task
 from manybody.store.ledger import Ledger
@@ -71,6 +71,7 @@ class Conductor:
         self._begin = self._beat = time.monotonic()
         self._spent_cost = self._spent_seconds = 0.0
         self._held_until: dict[str, float] = {}
+        self._checkpoints: dict[str, str] = {}
 
     @property
     def expected_s(self) -> float:
@@ -191,10 +192,16 @@ class Conductor:
             inputs = {name: self.results[need] for name, need in task.inputs.items()}
             avoid = {self.workers[task.replicated(0).digest]} if task.replica else set()
             self.running[claim.attempt] = digest
-            self.backend.submit(claim.attempt, task, inputs, frozenset(avoid))
+            self._checkpoints[digest] = claim.checkpoint
+            if isinstance(self.backend, Checkpointing):
+                self.backend.submit_resumable(claim.attempt, task, inputs, frozenset(avoid), claim.checkpoint)
+            else:
+                self.backend.submit(claim.attempt, task, inputs, frozenset(avoid))
 
     def _take(self, event: Event) -> None:
         """Record what an event says."""
+        if event.kind == "checkpoint":
+            self._keep(event)
         if event.kind not in ("finished", "failed", "lost"):
             return
         digest = self.running.pop(event.attempt)
@@ -204,8 +211,12 @@ class Conductor:
                 self.computed.add(digest)
                 self._spent_cost += self._tasks[digest].cost
                 self._spent_seconds += event.seconds
+                self._discard(self._checkpoints.pop(digest))
         elif event.kind == "failed":
-            self.ledger.fail(event.attempt, event.reason)
+            current = self.ledger.fail(event.attempt, event.reason)
+            if current and not event.node_fault:  # its own fault, which may lie in what it went on from
+                self.ledger.forget_checkpoint(digest, self._checkpoints[digest])
+                self._discard(self._checkpoints.pop(digest))
             if not self._reopen_inputs(digest):
                 self.failures[digest] = event.reason
         else:
@@ -213,6 +224,18 @@ class Conductor:
             self.lost[digest] = self.lost.get(digest, 0) + 1
             if self.lost[digest] >= ATTEMPTS:
                 self.failures[digest] = f"its worker was lost {ATTEMPTS} times: {event.reason}"
+
+    def _keep(self, event: Event) -> None:
+        """Record a checkpoint; the one before it, or this one if its attempt is no longer current, is not needed."""
+        fraction = event.progress.fraction if event.progress else 0.0
+        unneeded = event.result
+        if self.ledger.keep_checkpoint(event.attempt, event.result, event.nbytes, fraction, event.worker):
+            unneeded, self._checkpoints[event.task] = self._checkpoints[event.task], event.result
+        self._discard(unneeded)
+
+    def _discard(self, checkpoint: str) -> None:
+        if checkpoint and not self.ledger.is_needed(checkpoint):
+            self.objects.remove(checkpoint)
 
     def _reopen_inputs(self, digest: str) -> bool:
         """Whether a task failed because an input is no longer in the store; those inputs are computed again."""

@@ -89,11 +89,20 @@ def add(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
 
 
 def iterate(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
-    """`steps` steps of the logistic map x -> 4 x (1 - x) from the task's key, with progress every thousand."""
-    x, steps = task.key.generator().random(), int(task.parameters["steps"])
-    for step in range(steps):
+    """`steps` steps of the logistic map x -> 4 x (1 - x) from the task's key, with progress every thousand.
+
+    Each thousand is a checkpoint. With `fail_at`, it gives up at that step.
+    """
+    steps, fail_at = int(task.parameters["steps"]), task.parameters.get("fail_at")
+    left = context.resume() or Output({"x": np.asarray(task.key.generator().random())}, {"step": 0})
+    x, first = float(left.arrays["x"]), int(left.document["step"])
+    for step in range(first, steps):
+        if step == fail_at:
+            raise TaskError(f"the iteration diverged at step {step}")
         if step % 1000 == 0:
             context.progress(Progress(step / steps, simulated=float(step), unit="steps"))
+            if step > first:
+                context.keep(Output({"x": np.asarray(x)}, {"step": step}))
         x = 4 * x * (1 - x)
     return Output({"total": np.asarray(x)}, {"steps": steps})
 

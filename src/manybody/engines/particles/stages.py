@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
@@ -26,14 +26,15 @@ def equilibrate(task: Task, inputs: Mapping[str, Output], context: Context) -> O
     hot_leg = leg.model_copy(update={"time": leg.time * MELTING_SHARE})
     hot = _engine(system, hot_leg, context, system.temperature + MELTING_HEAT)
     recorder = Recorder(system, leg, context)
-    state = recorder.run(hot, hot.init(task.key), hot_leg.steps)
-    return recorder.output(_engine(system, leg, context), state)
+    state = recorder.run(hot, recorder.begin(hot.init(task.key)), hot_leg.steps)
+    return recorder.output(_engine(system, leg, context), state, recorder.samples_by(hot_leg.steps))
 
 
 def produce(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     """A segment of equilibrium dynamics, from where the task before it ended."""
     system, leg = _parse(task)
-    return Recorder(system, leg, context).output(_engine(system, leg, context), _continued(task, system, inputs, context.device))
+    recorder = Recorder(system, leg, context)
+    return recorder.output(_engine(system, leg, context), recorder.begin(_continued(task, system, inputs, context.device)))
 
 
 def conserve(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
@@ -68,7 +69,11 @@ def _continued(task: Task, system: LennardJonesLiquid, inputs: Mapping[str, Outp
 
 
 class Recorder:
-    """Runs a leg frame by frame, keeps what it recorded, and reports progress."""
+    """Runs a leg frame by frame, keeps what it recorded, and reports progress.
+
+    It offers a checkpoint between compiled calls only: a call begins with a fresh neighbour list, so that the state
+    there determines every later bit. What was recorded so far is part of the checkpoint.
+    """
 
     def __init__(self, system: LennardJonesLiquid, leg: Leg, context: Context) -> None:
         self.system, self.leg, self.context = system, leg, context
@@ -87,21 +92,35 @@ class Recorder:
         """Samples taken so far."""
         return sum(len(trace.heat) for trace in self.traces)
 
+    def samples_by(self, steps: int) -> int:
+        """Samples taken when the leg is at the one nearest to step `steps`."""
+        return max(1, round(steps / self.stride))
+
+    def begin(self, start: ParticleState) -> ParticleState:
+        """Where to begin: at `start`, or where an earlier attempt at the same task left a checkpoint."""
+        left = self.context.resume()
+        if left is None:
+            return start
+        self.traces = [Trace(**{field.name: left.arrays[f"trace_{field.name}"] for field in fields(Trace)})]
+        self.frames = list(left.arrays["frames"])
+        tensors = {name: torch.from_numpy(left.arrays[name]).to(start.box.device) for name in ("positions", "velocities")}
+        return replace(start, **tensors, step=int(left.document["step"]), heat=float(left.document["heat"]))
+
     def run(self, engine: LiquidEngine, state: ParticleState, steps: int) -> ParticleState:
         """Advance to the sample nearest to step `steps` of the leg; frames at whole multiples of their interval."""
-        wanted = max(1, round(steps / self.stride))
+        wanted = self.samples_by(steps)
         while (done := self.samples) < wanted:
             count = min(self.frame_stride - done % self.frame_stride, wanted - done)
             state, trace = engine.record(state, self.stride, count)
             self.traces.append(trace)
             if self.samples % self.frame_stride == 0:
                 self.frames.append(state.positions.cpu().numpy().astype(np.float32))
-            self._report(engine, self.samples / max(1, round(self.leg.steps / self.stride)))
+            self._report(engine, self.samples / self.samples_by(self.leg.steps))
+            self.context.keep(self._checkpoint(state))
         return state
 
-    def output(self, engine: LiquidEngine, state: ParticleState) -> Output:
-        """Run the leg to its end; the task's output."""
-        settled = self.samples
+    def output(self, engine: LiquidEngine, state: ParticleState, settled: int = 0) -> Output:
+        """Run the leg to its end; the task's output. The first `settled` samples are not at its temperature."""
         state = self.run(engine, state, self.leg.steps)
         trace = self._joined()
         energy = self._effective_energy(engine, trace)
@@ -115,7 +134,7 @@ class Recorder:
             "effective_energy": energy,
             "momentum": np.linalg.norm(trace.momentum, axis=1) / math.sqrt(self.system.temperature),
             "frame_time": interval * self.frame_stride * np.arange(1, len(self.frames) + 1),
-            "frames": np.array(self.frames, dtype=np.float32).reshape(-1, self.system.atoms, 3),
+            "frames": self._stacked(),
             "positions": state.positions.cpu().numpy(),
             "velocities": state.velocities.cpu().numpy(),
             "box": state.box.cpu().numpy(),
@@ -128,6 +147,14 @@ class Recorder:
             "temperature": 2 * float(trace.kinetic_energy[settled:].mean()) / engine.freedom,
         }
         return Output(arrays, document)
+
+    def _checkpoint(self, state: ParticleState) -> Output:
+        recorded = {f"trace_{name}": values for name, values in vars(self._joined()).items()}
+        last = {"positions": state.positions.cpu().numpy(), "velocities": state.velocities.cpu().numpy()}
+        return Output(recorded | last | {"frames": self._stacked()}, {"step": state.step, "heat": state.heat})
+
+    def _stacked(self) -> np.ndarray:
+        return np.array(self.frames, dtype=np.float32).reshape(-1, self.system.atoms, 3)
 
     def _joined(self) -> Trace:
         return Trace(
