@@ -180,7 +180,7 @@ def test_other_versions_are_named_before_work_is_sent(
 FIELD: dict[str, Any] = {
     "name": "small-field",
     "system": {"name": "advected-field", "waves": [{"cycles_x": 1, "cycles_y": 1}]},
-    "method": {"name": "finite-volume"},
+    "method": {"name": "finite-volume", "duration": 0.25},
     "measures": ["field-variance"],
     "checks": ["conservation"],
 }
