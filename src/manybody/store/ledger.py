@@ -7,8 +7,8 @@ A run that is killed on this machine holds nothing from that moment on. A run on
 until its heartbeat is `LEASE_S` old, by the clock of the database's server where there is one. A run that is merely
 stopped on this machine keeps them.
 
-SQLite lets one transaction write at a time. On PostgreSQL those that concern one task wait for each other at the row
-of the task, which each locks before it reads.
+SQLite lets one transaction write at a time. On PostgreSQL those that claim a task wait for each other at its row, and
+those that end an attempt at the row of the attempt; whoever comes second looks again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, ScalarSelect, Select, func, select, update
+from sqlalchemy import Connection, RowMapping, Select, func, select, update
 
 from manybody.core.digest import canonical_json, digest_document
 from manybody.core.errors import InputError, Problem, StoreError
@@ -44,6 +44,7 @@ class Ledger:
 
     def __init__(self, where: str | Path) -> None:
         self.database = Database(where)
+        self._known: set[str] = set()  # provenances that this process has read from the database: none is ever removed
 
     def close(self) -> None:
         """Close the connections; what was written is durable without."""
@@ -132,25 +133,25 @@ class Ledger:
         attempt: the attempts of runs that are gone, and an earlier one of the same run, are marked lost.
         """
         with self.database.writing() as connection:
-            if not self._lock(connection, tasks.c.digest == task_digest):
+            locked = select(tasks.c.digest).where(tasks.c.digest == task_digest).with_for_update(key_share=True)
+            if connection.execute(locked).one_or_none() is None:
                 raise StoreError(f"The ledger holds no task {task_digest}. Add the tasks of a run before claiming them.")
-            counts = (results.c.task == task_digest) & results.c.withdrawn.is_(None)
-            done = connection.execute(select(results.c.digest).where(counts)).scalar_one_or_none()
-            if done is not None:
-                return Claim("done", result=done)
-            current = (attempts.c.task == task_digest) & (attempts.c.state == "running")
-            query = select(runs, attempts.c.id.label("attempt")).join(attempts, attempts.c.run == runs.c.id).where(current)
-            holder = connection.execute(query).mappings().one_or_none()
-            if holder is not None:
-                if holder["id"] != run and _is_alive(holder, self.database.now(connection)):
-                    return Claim("held", holder=f"run {holder['id']} (process {holder['pid']} on {holder['host']})")
-                reason = "claimed again by its own run" if holder["id"] == run else f"run {holder['id']} is gone"
-                self._close_attempt(connection, holder["attempt"], "lost", reason)
+            standing = _standing(connection, task_digest)
+            while standing["result"] is None and standing["attempt"] is not None:
+                if standing["id"] != run and _is_alive(standing, self.database.now(connection)):
+                    return Claim("held", holder=f"run {standing['id']} (process {standing['pid']} on {standing['host']})")
+                reason = "claimed again by its own run" if standing["id"] == run else f"run {standing['id']} is gone"
+                self._close_attempt(connection, standing["attempt"], "lost", reason)  # unless it has just ended by itself
+                standing = _standing(connection, task_digest)
+            if standing["result"] is not None:
+                return Claim("done", result=standing["result"])
             attempt = uuid.uuid4().hex
             row = {"id": attempt, "task": task_digest, "run": run, "state": "running", "started": time.time()}
             earlier = select(func.coalesce(func.max(attempts.c.number), 0)).where(attempts.c.task == task_digest)
             connection.execute(attempts.insert().values(row | {"number": earlier.scalar_subquery() + 1}))
-            return Claim("mine", attempt=attempt, checkpoint=self._resumable(connection, run, task_digest))
+            left = standing["checkpoint"]
+            usable = left is not None and self._are_alike(connection, run, standing["checkpoint_attempt"])
+            return Claim("mine", attempt=attempt, checkpoint=left if usable else "")
 
     def finish(self, attempt: str, result: str, nbytes: int, seconds: float, worker: str, provenance: Mapping[str, Any]) -> bool:
         """Record the result of an attempt, and forget the checkpoint of its task.
@@ -158,9 +159,9 @@ class Ledger:
         False when the attempt is no longer current: the result does not count.
         """
         with self.database.writing() as connection:
-            if not self._close_attempt(connection, attempt, "finished", "", worker):
+            task = self._close_attempt(connection, attempt, "finished", "", worker)
+            if task is None:
                 return False
-            task = connection.execute(select(attempts.c.task).where(attempts.c.id == attempt)).scalar_one()
             connection.execute(checkpoints.delete().where(checkpoints.c.task == task))
             row = {
                 "task": task,
@@ -178,12 +179,12 @@ class Ledger:
     def fail(self, attempt: str, reason: str, worker: str = "") -> bool:
         """Record that the task itself failed. False when the attempt is no longer current."""
         with self.database.writing() as connection:
-            return self._close_attempt(connection, attempt, "failed", reason, worker)
+            return self._close_attempt(connection, attempt, "failed", reason, worker) is not None
 
     def lose(self, attempt: str, reason: str, worker: str = "") -> bool:
         """Record that the worker of an attempt was lost: the task may be claimed again. False when not current."""
         with self.database.writing() as connection:
-            return self._close_attempt(connection, attempt, "lost", reason, worker)
+            return self._close_attempt(connection, attempt, "lost", reason, worker) is not None
 
     def withdraw(self, task_digest: str, reason: str) -> bool:
         """Let a result count no more (corrupt, unwanted): the task can be claimed again, from its start.
@@ -204,9 +205,8 @@ class Ledger:
         False when the attempt is no longer current: nothing was recorded.
         """
         with self.database.writing() as connection:
-            self._lock(connection, tasks.c.digest == _task_of(attempt))
             current = select(attempts.c.task).where((attempts.c.id == attempt) & (attempts.c.state == "running"))
-            task = connection.execute(current).scalar_one_or_none()
+            task = connection.execute(current.with_for_update(key_share=True)).scalar_one_or_none()
             if task is None:
                 return False
             row = {"digest": digest, "nbytes": nbytes, "fraction": fraction, "attempt": attempt, "worker": worker}
@@ -296,33 +296,34 @@ class Ledger:
 
     # --- within a transaction ----------------------------------------------------------------------------------
 
-    def _lock(self, connection: Connection, which: ColumnElement[bool]) -> bool:
-        """Make others that lock the same task wait for the end of this transaction. False when there is no such task."""
-        query = select(tasks.c.digest).where(which).with_for_update(key_share=True)
-        return connection.execute(query).one_or_none() is not None
-
-    def _close_attempt(self, connection: Connection, attempt: str, state: AttemptState, reason: str, worker: str = "") -> bool:
-        """End an attempt if it is the current one: the fence that a late or replayed answer does not pass."""
-        self._lock(connection, tasks.c.digest == _task_of(attempt))
+    def _close_attempt(
+        self, connection: Connection, attempt: str, state: AttemptState, reason: str, worker: str = ""
+    ) -> str | None:
+        """End an attempt if it is the current one: the fence that a late or replayed answer does not pass. Its task."""
         current = (attempts.c.id == attempt) & (attempts.c.state == "running")
         ended = {"state": state, "ended": time.time(), "reason": reason, "worker": worker}
-        return connection.execute(update(attempts).where(current).values(ended)).rowcount == 1
+        changed = update(attempts).where(current).values(ended).returning(attempts.c.task)
+        return connection.execute(changed).scalar_one_or_none()
 
-    def _resumable(self, connection: Connection, run: int, task_digest: str) -> str:
-        """The checkpoint of a task, if what this run computes with gives the same bits as what it was made with."""
-        made = select(checkpoints.c.digest, attempts.c.run).join(attempts, attempts.c.id == checkpoints.c.attempt)
-        found = connection.execute(made.where(checkpoints.c.task == task_digest)).one_or_none()
-        if found is None:
-            return ""
-        origin = select(provenances.c.document).join(runs, runs.c.provenance == provenances.c.digest)
-        here, there = (json.loads(connection.execute(origin.where(runs.c.id == each)).scalar_one()) for each in (run, found.run))
-        alike = all(here.get(name) == there.get(name) for name in (here.keys() | there.keys()) - _OWN_TO_A_MACHINE)
-        return str(found.digest) if alike else ""
+    def _are_alike(self, connection: Connection, run: int, attempt: str) -> bool:
+        """Whether what a run computes with gives the same bits as what an earlier attempt was made with."""
+        documents = select(runs.c.id, provenances.c.document).join(provenances)
+        there = select(attempts.c.run).where(attempts.c.id == attempt).scalar_subquery()
+        found = connection.execute(documents.where((runs.c.id == run) | (runs.c.id == there)))
+        one, *others = (json.loads(row.document) for row in found)
+        names = set(one).union(*others) - _OWN_TO_A_MACHINE
+        return all(one.get(name) == other.get(name) for other in others for name in names)
 
     def _provenance(self, connection: Connection, provenance: Mapping[str, Any]) -> str:
         """The digest under which a provenance is kept, once however many results share it."""
         digest = digest_document(dict(provenance))
-        self.database.insert_new(connection, provenances, [{"digest": digest, "document": canonical_json(dict(provenance))}])
+        if digest in self._known:
+            return digest
+        if connection.execute(select(provenances.c.digest).where(provenances.c.digest == digest)).first() is not None:
+            self._known.add(digest)
+        else:
+            row = {"digest": digest, "document": canonical_json(dict(provenance))}
+            self.database.insert_new(connection, provenances, [row])
         return digest
 
     def _all(self, query: Select[Any]) -> list[RowMapping]:
@@ -344,9 +345,22 @@ def _unclear(what: str, asked: str, several: bool) -> InputError:
     return InputError(Problem(what, f"one {what} of the ledger", came, remedy))
 
 
-def _task_of(attempt: str) -> ScalarSelect[Any]:
-    """The task of an attempt, as part of a query."""
-    return select(attempts.c.task).where(attempts.c.id == attempt).scalar_subquery()
+def _standing(connection: Connection, task_digest: str) -> RowMapping:
+    """Where a task stands: its `result`, its current `attempt` with the run that holds it, and its `checkpoint`; or None."""
+    query = (
+        select(
+            results.c.digest.label("result"), attempts.c.id.label("attempt"), checkpoints.c.digest.label("checkpoint"),
+            checkpoints.c.attempt.label("checkpoint_attempt"), runs.c.id, runs.c.machine, runs.c.pid, runs.c.process_started,
+            runs.c.host, runs.c.heartbeat, runs.c.ended,
+        )
+        .select_from(tasks)
+        .outerjoin(results, (results.c.task == tasks.c.digest) & results.c.withdrawn.is_(None))
+        .outerjoin(attempts, (attempts.c.task == tasks.c.digest) & (attempts.c.state == "running"))
+        .outerjoin(runs, runs.c.id == attempts.c.run)
+        .outerjoin(checkpoints, checkpoints.c.task == tasks.c.digest)
+        .where(tasks.c.digest == task_digest)
+    )  # fmt: skip
+    return connection.execute(query).mappings().one()
 
 
 def _is_alive(run: RowMapping, now: float) -> bool:
