@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -175,6 +177,31 @@ def test_other_versions_are_named_before_work_is_sent(
         assert "old" not in {node.name for node in before.nodes()}
     machines.send("old", signal.SIGKILL)
     machines.processes["old"].wait()
+
+
+RUN = """
+import sys
+from pathlib import Path
+from manybody.network.cluster import Cluster
+from manybody.network.cluster_security import security_of
+from manybody.testing.methods import task
+
+backend = Cluster(sys.argv[1], Path(sys.argv[2]), security_of(Path(sys.argv[3])), 2)
+backend.submit("stuck", task("hold"), {})
+for event in backend.events():
+    if event.progress:
+        print(int(event.progress.simulated), flush=True)
+"""
+
+
+def test_killed_run_leaves_no_process_at_work(machines: LocalCluster, tmp_path: Path) -> None:
+    """kill -9 of a run: its nodes notice, and kill what computes for it."""
+    words = [sys.executable, "-c", RUN, machines.address, str(tmp_path / "objects"), str(machines.tls)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        computing = psutil.Process(int(run.stdout.readline()))
+        run.kill()
+    computing.wait(20.0)
 
 
 FIELD: dict[str, Any] = {

@@ -13,10 +13,11 @@ import pytest
 
 from manybody.core.errors import InputError
 from manybody.core.task import Output, Task
-from manybody.network.cluster_agent import Cache
+from manybody.network.cluster_agent import Cache, keep
 from manybody.network.cluster_batch import Jobs, System, job_script, read_jobs
 from manybody.network.cluster_placement import Demand, Node, demand, mismatches, place
 from manybody.network.cluster_security import write_certificates
+from manybody.network.federation.blobs import RefusedBlobError
 from manybody.network.federation.protocol import Installed, Report
 from manybody.store.objects import ObjectStore
 from manybody.testing.methods import task
@@ -125,6 +126,17 @@ def test_cache_forgets_what_was_used_least_lately_but_nothing_in_use(tmp_path: P
     assert [cache.objects.has(digest) for digest in stored] == [True, False, False, True]
     cache.trim()
     assert [cache.objects.has(digest) for digest in stored] == [True, False, False, True]
+
+
+def test_bytes_that_are_not_the_result_they_are_called_are_refused(tmp_path: Path) -> None:
+    source, target = ObjectStore(tmp_path / "source"), ObjectStore(tmp_path / "target")
+    stored = source.put(Output({"x": np.arange(100.0)}))
+    data = source.path(stored.digest).read_bytes()
+    with pytest.raises(RefusedBlobError, match=stored.digest):
+        keep(target, stored.digest, data[:-1] + b"?", "attempt")
+    assert not target.has(stored.digest)
+    assert keep(target, stored.digest, data, "attempt") == stored.nbytes
+    assert np.array_equal(target.get(stored.digest).arrays["x"], np.arange(100.0))
 
 
 JOBS = Jobs(
