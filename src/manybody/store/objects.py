@@ -56,6 +56,10 @@ class ObjectStore:
         """Whether there is a result with this digest (not whether it is intact: `get` looks)."""
         return self.path(digest).is_file()
 
+    def was_set_aside(self, digest: str) -> bool:
+        """Whether a result with this digest was found corrupt."""
+        return any(self.quarantine.glob(f"{digest}.*"))
+
     def put(self, output: Output) -> StoredObject:
         """Store an output durably.
 

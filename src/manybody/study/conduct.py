@@ -13,6 +13,7 @@ from manybody.core.task import Task
 from manybody.store.ledger import Ledger
 from manybody.store.objects import ObjectStore
 from manybody.store.provenance import provenance
+from manybody.store.rows import ResultRow
 
 ATTEMPTS = 3  # a task whose worker is lost this often is not tried again
 POLL_S = 0.5  # how often a task that another run computes is asked for
@@ -105,9 +106,20 @@ class Conductor:
         except StoreError:
             if self.objects.has(row.result):
                 raise
+            self._refuse_strange_store(row)
             self.ledger.withdraw(digest, "the result is no longer in the store")
         else:
             self.results[digest], self.workers[digest] = row.result, row.worker
+
+    def _refuse_strange_store(self, row: ResultRow) -> None:
+        """Raise where a missing result of another machine means that its store is not ours, not that it is lost."""
+        host = row.provenance.get("host")
+        if self.ledger.database.is_file or host == self._origin["host"] or self.objects.was_set_aside(row.result):
+            return
+        raise StoreError(
+            f"Expected result {row.result[:12]}, which {host} has computed, in {self.objects.root}; it is not there. "
+            "Coordinators that share a ledger must see the same objects: mount that folder here, or use a ledger of your own."
+        )
 
     def conduct(self, watch: Watch) -> Tally:
         """Go on until every task has a result. `watch` is called with every event.
