@@ -24,7 +24,7 @@ from manybody.core.random import Key
 from manybody.numerics.jit import exact_kernel
 
 CUTOFF2 = 2 ** (1 / 3)  # squared distance at which 4 (r^-12 - r^-6) is lowest, in squared diameters
-LONGEST_STEP = 0.5  # diameters; no disk of a sound run moves this far in one time step
+LONGEST_STEP = 0.5  # diameters; no disk that sees others moves this far in one time step of a sound run
 NOISE_CHUNK = 16  # time steps whose random numbers are drawn from one key
 
 
@@ -166,7 +166,8 @@ def advance(
 
     positions [particles, 2], not wrapped; angles [particles]; widths sqrt(2 D dt), sqrt(2 D_r dt); noise
     [steps, particles, 3], standard normal. Returns positions, angles, the mean displacement [2] by propulsion and noise
-    alone, and the step and particle at which one moves further than `LONGEST_STEP` or to no number, else -1, -1.
+    alone, and the step and particle at which one moves further than `LONGEST_STEP` (where there are pairs) or to no number,
+    else -1, -1.
     """
     x, theta, n = positions.copy(), angles.copy(), positions.shape[0]
     predicted, f, g = np.empty_like(x), np.zeros_like(x), np.zeros_like(x)
@@ -174,6 +175,7 @@ def advance(
     for i in range(n):
         heading[i, 0], heading[i, 1] = math.cos(theta[i]), math.sin(theta[i])
     driven, reach = np.zeros(2), math.sqrt(CUTOFF2) + skin
+    longest = LONGEST_STEP if epsilon > 0.0 else math.inf
     listed = x.copy()
     start, entries = pair_list(x, edge, reach) if epsilon > 0.0 else (np.zeros(n + 1, np.int64), np.empty(0, np.int64))
     for step in range(noise.shape[0]):
@@ -188,7 +190,7 @@ def advance(
                 move = dt * (speed * heading[i, d] + mobility * f[i, d]) + widths[0] * noise[step, i, d]
                 predicted[i, d] = x[i, d] + move
                 length2 += move * move
-            if not length2 < LONGEST_STEP * LONGEST_STEP:
+            if not length2 < longest * longest:
                 return positions, angles, driven, step, i
             theta[i] += widths[1] * noise[step, i, 2]
             turned[i, 0], turned[i, 1] = math.cos(theta[i]), math.sin(theta[i])
@@ -203,7 +205,7 @@ def advance(
             free_y = 0.5 * dt * speed * (heading[i, 1] + turned[i, 1]) + widths[0] * noise[step, i, 1]
             move_x = free_x + 0.5 * dt * mobility * (f[i, 0] + g[i, 0])
             move_y = free_y + 0.5 * dt * mobility * (f[i, 1] + g[i, 1])
-            if not move_x * move_x + move_y * move_y < LONGEST_STEP * LONGEST_STEP:
+            if not move_x * move_x + move_y * move_y < longest * longest:
                 return positions, angles, driven, step, i
             x[i, 0] += move_x
             x[i, 1] += move_y

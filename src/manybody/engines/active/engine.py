@@ -11,13 +11,13 @@ import numpy as np
 from manybody.core.errors import TaskError
 from manybody.core.random import Key
 from manybody.engines.active.known_answers import WELL
-from manybody.engines.active.spec import ActiveBrownianParticles, Start
+from manybody.engines.active.sites import Start, start_sites
+from manybody.engines.active.spec import ActiveBrownianParticles
 from manybody.engines.active.state import ActiveState
 from manybody.numerics.brownian import NOISE_CHUNK, advance, evaluate, gaussian_noise
 
 SKIN = 0.35  # how much further than the cutoff the list of pairs reaches: speed, not physics
 CALL_NUMBERS = 1_000_000  # random numbers a compiled call takes, about: bounds its memory, and the wait after Ctrl-C
-STRIP_SPACING = 1.1  # distance of neighbours in the dense strip
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,7 @@ class ActiveEngine:
         """A hexagonal lattice, over the square or in a strip, with vacancies where it does not fit; headings at random."""
         generator = key.derive("start").generator()
         count, edge = self.system.particles, self.system.edge
-        width = edge
-        if self.start == "strip":
-            width = min(edge, count * STRIP_SPACING**2 * math.sqrt(3) / 2 / edge)
-        sites = hexagonal_sites(count, width, edge)
+        sites = start_sites(count, edge, self.start)
         positions = sites[np.sort(generator.permutation(len(sites))[:count])]
         angles = generator.uniform(0, 2 * math.pi, count)
         return ActiveState(positions, angles, edge, np.zeros(2), key)
@@ -116,21 +113,3 @@ class ActiveEngine:
 def headings(angles: np.ndarray) -> np.ndarray:
     """n = (cos theta, sin theta), [particles, 2]."""
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
-
-
-def hexagonal_sites(least: int, width: float, height: float) -> np.ndarray:
-    """At least `least` sites [sites, 2] of a hexagonal lattice in a periodic rectangle, slightly strained to fit.
-
-    Among the lattices with an even number of rows, the one whose nearest neighbours are furthest apart.
-    """
-    best, widest = (0, 0), 0.0
-    for rows in range(2, 2 * math.ceil(math.sqrt(least * height / width)) + 4, 2):
-        columns = math.ceil(least / rows)
-        along, across = width / columns, height / rows
-        apart = min(along, math.hypot(along / 2, across))
-        if apart > widest:
-            best, widest = (rows, columns), apart
-    rows, columns = best
-    row, column = np.divmod(np.arange(rows * columns), columns)
-    x = (column + 0.25 + 0.5 * (row % 2)) * (width / columns)
-    return np.stack([x, (row + 0.5) * (height / rows)], axis=1)

@@ -215,7 +215,7 @@ def windows(edge: float) -> int:
 
 
 def counted(frames: np.ndarray, edge: float, most: int) -> np.ndarray:
-    """Share of squares that hold 0, 1, .. `most` disks, in configurations [frames, particles, 2]: [frames, most + 1].
+    """Share of squares that hold 0, 1, .. `most` disks, in configurations [frames, particles, 2 or 3]: [frames, most + 1].
 
     Four grids are laid, shifted by half a square. Squares with more disks count as `most`.
     """
@@ -223,7 +223,7 @@ def counted(frames: np.ndarray, edge: float, most: int) -> np.ndarray:
     shares = np.zeros((len(frames), most + 1))
     for row, frame in zip(shares, frames, strict=True):
         for shift in ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5)):
-            column, line = (np.floor(frame * (side / edge) + shift).astype(np.int64) % side).T
+            column, line = (np.floor(frame[:, :2] * (side / edge) + shift).astype(np.int64) % side).T
             numbers = np.bincount(column * side + line, minlength=side * side)
             row += np.bincount(np.minimum(numbers, most), minlength=most + 1)
     return shares / (4 * side * side)

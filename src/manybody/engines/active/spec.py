@@ -13,11 +13,12 @@ from manybody.core.spec import Spec, refuse
 from manybody.core.study import Realisation
 from manybody.core.task import Task
 from manybody.engines.active.known_answers import WELL, closest_approach, effective_diameter, stiffness
-
-Start = Literal["lattice", "strip"]
+from manybody.engines.active.sites import Start, start_spacing
 
 NEIGHBOURS = 6  # of a disk in the densest packing; the stiffest mode of that lattice has 6 times the stiffness of a pair
 HARDEST_KNOCK = 8.0  # kT; one collision in exp(8), about 3000, is harder
+MOST_NOISE = 6.0  # standard deviations; one increment in 10^9 is larger
+MOST_MOVE = 0.5  # diameters a time step; beyond, disks jump through each other (`numerics.brownian.LONGEST_STEP`)
 MOST_TURN = 0.1  # D_r dt; Heun's error in the displacement is (D_r dt)^2 / 12, below a thousandth
 TWIN_STEPS = 32  # time steps of a convergence twin: several relaxations of a contact, not yet chaos
 
@@ -35,7 +36,7 @@ class ActiveBrownianParticles(SystemSpec):
     conserved: ClassVar[tuple[str, ...]] = ("centre",)
 
     name: Literal["active-brownian-particles"] = "active-brownian-particles"
-    particles: int = Field(1000, ge=4, le=1_000_000, description="number of disks")
+    particles: int = Field(1000, ge=2, le=1_000_000, description="number of disks")
     area_fraction: float = Field(0.5, gt=0, le=0.85, description="share of the square that disks of diameter 1 cover")
     speed: float = Field(0.0, ge=0, description="self-propulsion speed v")
     diffusivity: float = Field(1.0, gt=0, description="translational diffusivity D")
@@ -102,7 +103,7 @@ class BrownianDynamics(MethodSpec):
     """
 
     summary: ClassVar[str] = "overdamped Brownian motion with self-propulsion, by Heun's method (weak order 2)"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     systems: ClassVar[tuple[str, ...]] = ("active-brownian-particles",)
     stages: ClassVar[Mapping[str, str]] = {
         "equilibrate": "manybody.engines.active.stages:equilibrate",
@@ -148,7 +149,7 @@ class BrownianDynamics(MethodSpec):
     def suits(self, system: SystemSpec) -> None:
         """Refuse a time step in which the repulsion overshoots or a heading turns too far."""
         assert isinstance(system, ActiveBrownianParticles)
-        limit, reason = longest_time_step(system)
+        limit, reason = longest_time_step(system, self.start)
         if self.time_step > limit:
             refuse("method", f"a time_step of at most {limit:.3g}, {reason}", f"{self.time_step:g}", "Lower `time_step`.")
 
@@ -209,20 +210,24 @@ class BrownianDynamics(MethodSpec):
         )
 
 
-def longest_time_step(system: ActiveBrownianParticles) -> tuple[float, str]:
+def longest_time_step(system: ActiveBrownianParticles, start: Start) -> tuple[float, str]:
     """The longest time step in which no drift overshoots, and what limits it.
 
     With the stiffness k = u'' of a contact, positions relax at the rate 2 D k in a pair and at most 6 D k in the densest
     packing. Heun's method is stable up to dt rate = 2; half of that is allowed. A contact is as hard as a rare thermal
-    knock makes it, or as two rows of swimmers that push against each other do.
+    knock makes it, as two rows of swimmers that push against each other do, or as disks are packed at the start.
     """
     limits = {MOST_TURN / system.rotational_diffusivity: f"or a heading turns by more than D_r dt = {MOST_TURN:g}"}
     if system.repulsion:
         knocked = closest_approach(system.repulsion, HARDEST_KNOCK, math.inf)
         limits[1 / (2 * system.diffusivity * stiffness(knocked, system.repulsion))] = "or collisions overshoot"
         push = 2 * system.speed / system.diffusivity
-        pushed = closest_approach(system.repulsion, math.inf, push)
+        spacing = start_spacing(system.particles, system.edge, start)
+        pushed = min(closest_approach(system.repulsion, math.inf, push), spacing)
         rate = NEIGHBOURS * system.diffusivity * stiffness(pushed, system.repulsion)
-        limits[1 / rate] = "or disks that swim against each other overshoot"
+        limits[1 / rate] = "or disks that are pressed together overshoot"
+        noise = MOST_NOISE * math.sqrt(2 * system.diffusivity)  # v dt + noise dt^(1/2) = MOST_MOVE
+        root = 2 * MOST_MOVE / (noise + math.sqrt(noise**2 + 4 * MOST_MOVE * system.speed))
+        limits[root**2] = "or disks jump through each other"
     limit = min(limits)
     return limit, limits[limit]

@@ -55,7 +55,7 @@ def _continued(task: Task, system: ActiveBrownianParticles, inputs: Mapping[str,
     if "state" not in inputs:
         raise TaskError(f"{task.label}: expected an input `state`; got {', '.join(inputs) or 'none'}. Add it to the task.")
     arrays = inputs["state"].arrays
-    shapes = {"positions": (system.particles, 2), "displacement": (system.particles, 2), "angles": (system.particles,)}
+    shapes = {"unwrapped": (system.particles, 2), "displacement": (system.particles, 2), "angles": (system.particles,)}
     for name, shape in shapes.items():
         if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
             raise TaskError(
@@ -91,9 +91,14 @@ def _recorded(engine: ActiveEngine, state: ActiveState, displacement: np.ndarray
             )
         )
         if sample % stretch.frame_stride == 0:
-            frames.append((state.positions % state.edge).astype(np.float32))
+            frames.append(_in_space(state).astype(np.float32))
         context.progress(Progress(sample / stretch.samples, sample * stretch.sample_every, "d^2/D"))
     return _output(stretch, state, displacement, np.array(rows), frames)
+
+
+def _in_space(state: ActiveState) -> np.ndarray:
+    """Wrapped positions [particles, 3] in a box one diameter high: what viewers of particles open."""
+    return np.pad(state.positions % state.edge, ((0, 0), (0, 1)))
 
 
 def _output(stretch: Stretch, state: ActiveState, displacement: np.ndarray, rows: np.ndarray, frames: list[np.ndarray]) -> Output:
@@ -104,10 +109,11 @@ def _output(stretch: Stretch, state: ActiveState, displacement: np.ndarray, rows
     arrays = dict(zip(names, np.ascontiguousarray(rows.T), strict=True)) | {
         "time": interval * np.arange(1, len(rows) + 1),
         "frame_time": interval * stretch.frame_stride * np.arange(1, len(frames) + 1),
-        "frames": np.array(frames, dtype=np.float32).reshape(-1, *state.positions.shape),
-        "positions": state.positions,
+        "frames": np.array(frames, dtype=np.float32).reshape(-1, len(state.positions), 3),
+        "positions": _in_space(state),
+        "unwrapped": state.positions,
         "angles": state.angles,
         "displacement": displacement,
-        "box": np.full(2, state.edge),
+        "box": np.array([state.edge, state.edge, 1.0]),
     }
     return Output(arrays, {"steps": stretch.stride * len(rows), "time_step": stretch.time_step})
