@@ -31,10 +31,12 @@ from manybody.network.federation.protocol import (
     AskWork,
     Fail,
     Finish,
+    Finished,
     Heartbeat,
     Held,
     Hello,
     Installed,
+    Judged,
     Order,
     Report,
     Welcome,
@@ -93,7 +95,9 @@ class Hand:
             attempt=order.attempt, task=order.task.digest, result=result, worker=f"{self.joined.name}/w", seconds=0.1,
             signature=sign(key or self.joined.key, said),
         )  # fmt: skip
-        self.talk(lambda client: client.ask("/v1/finish", message, Accepted))
+        judged = self.talk(lambda client: client.ask("/v1/finish", Finished(results=(message,)), Judged))
+        for status, problem in judged.refused.values():
+            raise RefusedByGatewayError(status, problem)
 
 
 async def request(

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from sqlalchemy import Connection, RowMapping, and_, case, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, func, or_, select, tuple_, update
 
 from manybody.core.digest import canonical_json
 from manybody.core.task import Task
@@ -87,13 +87,14 @@ class Proof:
     protocol: int
 
 
-def submit(connection: Connection, wanted: Queued, refused: str = "") -> None:
+def submit(connection: Connection, wanted: Queued, refused: str = "", orphaned: bool = True) -> None:
     """Queue an attempt; one that is `refused`, with the reason, is failed from the start.
 
     Where an attempt at the same task has finished, or is running, for a process that is gone, and nobody has recorded
-    its result, the new one follows it: work is not done twice because its reader was killed.
+    its result, the new one follows it: work is not done twice because its reader was killed. `orphaned` false says
+    that there is none (`orphans`).
     """
-    source = None if refused else _orphan(connection, wanted)
+    source = _orphan(connection, wanted) if orphaned and not refused else None
     now = time.time()
     row = {
         "attempt": wanted.attempt,
@@ -114,18 +115,25 @@ def submit(connection: Connection, wanted: Queued, refused: str = "") -> None:
     connection.execute(queue.insert().values(row))
 
 
+def orphans(connection: Connection) -> set[str]:
+    """The tasks that attempts of processes that are gone have finished, or are running, unrecorded."""
+    others = queue.c.owner != Owner.this().label
+    query = select(queue.c.task, queue.c.owner).where(others & _unrecorded())
+    gone: dict[str, bool] = {}
+    found = set()
+    for task, label in connection.execute(query):
+        if label not in gone:
+            owner = Owner.parse(label)
+            gone[label] = owner is not None and owner.is_gone()
+        if gone[label]:
+            found.add(str(task))
+    return found
+
+
 def _orphan(connection: Connection, wanted: Queued) -> str | None:
     """An attempt at the same, finished or running, whose result has not been recorded and whose reader is gone."""
-    recorded = select(claims.c.id).where((claims.c.id == queue.c.attempt) & (claims.c.state == "finished"))
-    followed = queue.alias("followed")
-    query = select(queue.c.attempt, queue.c.owner, queue.c.worker).where(
-        (queue.c.task == wanted.task.digest)
-        & (queue.c.inputs == canonical_json(dict(wanted.inputs)))
-        & queue.c.state.in_(("finished", "leased"))
-        & ~recorded.exists()
-        & ~select(followed.c.attempt).join(claims, claims.c.id == followed.c.attempt)
-        .where((followed.c.source == queue.c.attempt) & (claims.c.state == "finished")).exists()
-    )  # fmt: skip
+    same = (queue.c.task == wanted.task.digest) & (queue.c.inputs == canonical_json(dict(wanted.inputs)))
+    query = select(queue.c.attempt, queue.c.owner, queue.c.worker).where(same & _unrecorded())
     for attempt, label, worker in connection.execute(query.order_by(queue.c.submitted)):
         owner = Owner.parse(label)
         if owner is not None and owner.is_gone() and worker not in wanted.avoid:
@@ -133,8 +141,17 @@ def _orphan(connection: Connection, wanted: Queued) -> str | None:
     return None
 
 
+def _unrecorded() -> ColumnElement[bool]:
+    """Attempts that are running or finished and have not reached the ledger, neither themselves nor by one that follows."""
+    recorded = select(claims.c.id).where((claims.c.id == queue.c.attempt) & (claims.c.state == "finished"))
+    follower = queue.alias("follower")
+    followed = select(follower.c.attempt).join(claims, claims.c.id == follower.c.attempt)
+    followed = followed.where((follower.c.source == queue.c.attempt) & (claims.c.state == "finished"))
+    return queue.c.state.in_(("finished", "leased")) & ~recorded.exists() & ~followed.exists()
+
+
 def standings(connection: Connection, asked: Iterable[str]) -> list[Standing]:
-    """Where attempts stand; one that follows another stands where that one does."""
+    """Where attempts stand that are not merely waiting; one that follows another stands where that one does."""
     source = queue.alias("source")
     follows = queue.c.state == "follows"
     columns = [
@@ -142,8 +159,8 @@ def standings(connection: Connection, asked: Iterable[str]) -> list[Standing]:
         for name in ("state", "worker", "progress", "result", "nbytes", "seconds", "reason")
     ]
     query = select(queue.c.attempt, queue.c.task, *columns).outerjoin(source, source.c.attempt == queue.c.source)
-    rows = connection.execute(query.where(queue.c.attempt.in_(list(asked)))).mappings()
-    return [Standing(**row) for row in rows]
+    begun = query.where(queue.c.attempt.in_(list(asked)) & (queue.c.state != "waiting"))
+    return [Standing(*row) for row in connection.execute(begun)]  # columns in the order of its fields
 
 
 def cancel(connection: Connection, attempt: str, reason: str = "cancelled by its run") -> None:
@@ -224,10 +241,12 @@ def holds(connection: Connection, member: int, attempt: str) -> Queued | None:
     return Queued.read(row) if row is not None else None
 
 
-def end(connection: Connection, member: int, how: Ended) -> bool:
-    """End an attempt whose lease the member holds. False where it does not: too late, a replay, or never its own."""
+def end(connection: Connection, member: int, how: Ended, task: str | None = None) -> bool:
+    """End an attempt (at `task`) whose lease the member holds. False where not: too late, a replay, never its own."""
     now = time.time()
     mine = (queue.c.attempt == how.attempt) & (queue.c.member == member) & (queue.c.state == "leased")
+    if task is not None:
+        mine &= queue.c.task == task
     changes = {name: getattr(how, name) for name in Ended.__dataclass_fields__ if name not in ("attempt", "progress")}
     changes |= {"ended": now} | ({"progress": how.progress} if how.progress else {})
     return connection.execute(update(queue).where(mine).values(changes)).rowcount == 1

@@ -177,7 +177,7 @@ queue = Table(
     Column("avoid", Text, nullable=False),
     Column("owner", Text, nullable=False),  # the process that asked
     Column("state", String(16), nullable=False),  # waiting, leased, finished, failed, lost, cancelled, follows
-    Column("source", String(64)),  # of one that follows: the attempt whose end is its own
+    Column("source", String(64), index=True),  # of one that follows: the attempt whose end is its own
     Column("submitted", Double, nullable=False),
     Column("deadline_s", Double, nullable=False),
     Column("member", ForeignKey("members.id"), index=True),

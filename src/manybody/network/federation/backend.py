@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
@@ -21,6 +22,9 @@ from manybody.store.queue import Standing
 ALIVE_S = 30.0  # after so long without a word from it, a node is not counted on
 LOOK_S, LOOK_LIMIT_S = 0.002, 0.03  # between looks at the ledger: short after an event, then longer
 DEADLINE_S, DEADLINE_FACTOR = 600.0, 50.0  # a node may take this long, or so many times the expected cost
+FRESH_S = 1.0  # how old may be what is known of nodes when a task is submitted
+ORPHANS_S = 60.0  # how often it is asked what others have left behind: finding none costs only work done again
+WINDOW = 128  # attempts looked at every time
 FINAL = ("finished", "failed", "lost")
 
 
@@ -37,6 +41,9 @@ class Federation:
         self._tasks: dict[str, str] = {}
         self._told: dict[str, tuple[str, str]] = {}
         self._lost: dict[str, set[str]] = {}
+        self._reports: list[Report] = []
+        self._orphans: set[str] = set()
+        self._refreshed = self._looked = self._searched = -ORPHANS_S
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -54,8 +61,9 @@ class Federation:
             raise BackendError("This backend is closed. Make a new one.")
         deadline = max(DEADLINE_S, DEADLINE_FACTOR * task.cost)
         wanted = queue.Queued(attempt, task, inputs, avoid | self._lost.get(task.digest, set()), deadline)
+        self._refresh()
         with self._ledger.database.writing() as connection:
-            queue.submit(connection, wanted, refusal(task, [report for _, report in self._live(connection)]))
+            queue.submit(connection, wanted, refusal(task, self._reports), task.digest in self._orphans)
         self._tasks[attempt] = task.digest
         self._told[attempt] = ("", "")
 
@@ -64,7 +72,8 @@ class Federation:
         last, pause = time.monotonic(), LOOK_S
         first = True
         while self._tasks:
-            found = self._look() if first or self._changes.seen() else []
+            overdue = time.monotonic() - self._looked > FRESH_S
+            found = self._look() if first or overdue or self._changes.seen() else []
             first = False
             for event in found:
                 if event.attempt in self._tasks:  # not cancelled since
@@ -116,9 +125,26 @@ class Federation:
             if member.role == "node" and member.revoked is None and member.report and (member.seen or 0.0) > since
         ]
 
-    def _look(self) -> list[Event]:
+    def _refresh(self) -> None:
+        """Know, as of a moment ago, what nodes can do; and, less often, what processes that are gone have left behind."""
+        now = time.monotonic()
+        if now - self._refreshed <= FRESH_S:
+            return
+        self._refreshed = now
         with self._ledger.database.reading() as connection:
-            found = queue.standings(connection, self._tasks)
+            self._reports = [report for _, report in self._live(connection)]
+            if now - self._searched > ORPHANS_S:
+                self._searched = now
+                self._orphans = queue.orphans(connection)
+
+    def _look(self) -> list[Event]:
+        """What is new. Attempts are leased in order, so news is of the oldest; all are looked at once in a while."""
+        now = time.monotonic()
+        everything = now - self._looked > FRESH_S
+        self._looked = now if everything else self._looked
+        asked = list(self._tasks) if everything else list(islice(self._tasks, WINDOW))
+        with self._ledger.database.reading() as connection:
+            found = queue.standings(connection, asked)
         return [event for standing in found for event in self._news(standing)]
 
     def _news(self, standing: Standing) -> Iterator[Event]:

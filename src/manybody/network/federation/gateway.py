@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import time
@@ -36,9 +37,11 @@ from manybody.network.federation.protocol import (
     AskWork,
     Fail,
     Finish,
+    Finished,
     Heartbeat,
     Held,
     Hello,
+    Judged,
     Leave,
     Membership,
     Order,
@@ -229,21 +232,57 @@ class Gateway:
         return _answer(Held(attempts=tuple(sorted(await self.writer.do(prolong)))))
 
     async def finish(self, request: Request) -> Response:
-        """Take a result: signed, in the store, by the holder of the lease."""
-        said = await _parsed(request, TypeAdapter(Finish))
+        """Take results: each signed, in the store, by the holder of its lease. One that is refused spoils no other."""
+        said = await _parsed(request, TypeAdapter(Finished))
         member: Member = request.scope[MEMBER]
         version: int = request.scope[VERSION]
+        refused: dict[str, tuple[int, str]] = {}
+        ready = await asyncio.to_thread(self._receive, said, member, version, refused)
+
+        def end(connection: Connection) -> None:
+            members.greet(connection, member.id, time.time())
+            for how, task in ready:
+                if not queue.end(connection, member.id, how, task):
+                    refused[how.attempt] = (409, f"Attempt {how.attempt} is not leased to {member.name} any more. Drop it.")
+
+        await self.writer.do(end)
+        return _answer(Judged(refused=refused))
+
+    def _receive(
+        self, said: Finished, member: Member, version: int, refused: dict[str, tuple[int, str]]
+    ) -> list[tuple[queue.Ended, str]]:
+        """Verify results and store those that came along; those that are wrong go into `refused`."""
+        ready = []
+        for each in said.results:
+            try:
+                size = self._store_one(each, member, version)
+            except RefusedBlobError as error:
+                refused[each.attempt] = (422, str(error))
+            except RefusedError as error:
+                refused[each.attempt] = (error.status, error.problem)
+            else:
+                how = queue.Ended(
+                    each.attempt, "finished", each.worker, each.seconds, each.result, size,
+                    signature=each.signature, protocol=version, progress=_told(each.progress),
+                )  # fmt: skip
+                ready.append((how, each.task))
+        return ready
+
+    def _store_one(self, said: Finish, member: Member, version: int) -> int:
+        """Size of a result that is rightly signed and in the store."""
         if not verify(member.certificate, claim(said.attempt, said.task, said.result, member.name, version), said.signature):
             raise RefusedError(422, f"Expected the signature of {member.name} over this result; it does not verify.")
+        if said.content:
+            try:
+                data = base64.b64decode(said.content, validate=True)
+            except ValueError as error:
+                raise RefusedError(422, f"Expected the result in base64; got {error}.") from error
+            partial = Partial(self.objects, said.result, f"{member.name}/{said.attempt}")
+            partial.append(0, data)
+            return partial.accept()
         if not self.objects.has(said.result):
             raise RefusedError(404, f"Expected the result {said.result} to be stored first. Send it to /v1/objects.")
-        how = queue.Ended(
-            said.attempt, "finished", said.worker, said.seconds, said.result,
-            self.objects.path(said.result).stat().st_size,
-            signature=said.signature, protocol=version, progress=_told(said.progress),
-        )  # fmt: skip
-        await self._end(member, how, said.task)
-        return _answer(Accepted())
+        return self.objects.path(said.result).stat().st_size
 
     async def fail(self, request: Request) -> Response:
         """Take word that an attempt gave no result."""
@@ -253,14 +292,13 @@ class Gateway:
             said.attempt, "lost" if said.lost else "failed", said.worker, said.seconds,
             reason=said.reason, progress=_told(said.progress),
         )  # fmt: skip
-        await self._end(member, how, None)
+        await self._end(member, how)
         return _answer(Accepted())
 
-    async def _end(self, member: Member, how: queue.Ended, task: str | None) -> None:
+    async def _end(self, member: Member, how: queue.Ended) -> None:
         def end(connection: Connection) -> bool:
             members.greet(connection, member.id, time.time())
-            held = queue.holds(connection, member.id, how.attempt)
-            return held is not None and task in (None, held.task.digest) and queue.end(connection, member.id, how)
+            return queue.end(connection, member.id, how)
 
         if not await self.writer.do(end):
             raise RefusedError(409, f"Attempt {how.attempt} is not leased to {member.name} any more. Drop it.")

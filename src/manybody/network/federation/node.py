@@ -7,6 +7,7 @@ requests to the gateway. When the gateway is away, work goes on and its results 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import random
 import signal
@@ -24,6 +25,8 @@ from manybody.network.federation.blobs import Partial, RefusedBlobError
 from manybody.network.federation.client import AwayError, RefusedByGatewayError
 from manybody.network.federation.membership import Joined
 from manybody.network.federation.protocol import (
+    FINISH_LIMIT,
+    INLINE_LIMIT,
     ORDERS_LIMIT,
     REASON_LIMIT,
     VERSIONS,
@@ -32,9 +35,11 @@ from manybody.network.federation.protocol import (
     AskWork,
     Fail,
     Finish,
+    Finished,
     Heartbeat,
     Held,
     Hello,
+    Judged,
     Order,
     Report,
     Welcome,
@@ -75,6 +80,7 @@ class Node:
         self._backend = Embedded(home.objects.root, report.workers, report.threads)
         self._jobs: dict[str, Job] = {}
         self._fetching: dict[str, asyncio.Task[None]] = {}
+        self._outbox: asyncio.Queue[tuple[Finish, asyncio.Future[tuple[int, str] | None]]] = asyncio.Queue()
         self._room = asyncio.Event()
         self._stop = asyncio.Event()
         self._news = asyncio.Event()
@@ -95,7 +101,10 @@ class Node:
         async with self.joined.client() as client:
             self._client = client
             loop.add_reader(self._backend.fileno(), self._guarded, self._hear)
-            loops = [asyncio.create_task(self._keep(step)) for step in (self._greet_then_pull, self._beat, self._watch_workers)]
+            loops = [
+                asyncio.create_task(self._keep(step))
+                for step in (self._greet_then_pull, self._beat, self._send_results, self._watch_workers)
+            ]
             await self._stop.wait()
             for task in loops + [job.task for job in self._jobs.values() if job.task]:
                 task.cancel()
@@ -288,15 +297,35 @@ class Node:
                     raise
 
     async def _deliver(self, job: Job, event: Event) -> None:
-        """Send a result and sign for it."""
+        """Sign a result and have it sent: small ones along with the message, others ahead of it."""
         path = self.home.objects.path(event.result)
-        await self._persist(partial(self._client.send, event.attempt, event.result, path))
+        content = ""
+        if event.nbytes <= INLINE_LIMIT:
+            content = base64.b64encode(path.read_bytes()).decode()
+        else:
+            await self._persist(partial(self._client.send, event.attempt, event.result, path))
         said = claim(event.attempt, event.task, event.result, self.joined.name, self._client.version)
         finish = Finish(
             attempt=event.attempt, task=event.task, result=event.result, worker=job.worker,
-            seconds=event.seconds, signature=sign(self._key, said), progress=job.progress,
+            seconds=event.seconds, signature=sign(self._key, said), progress=job.progress, content=content,
         )  # fmt: skip
-        await self._persist(partial(self._client.ask, "/v1/finish", finish, Accepted))
+        judged: asyncio.Future[tuple[int, str] | None] = asyncio.get_running_loop().create_future()
+        self._outbox.put_nowait((finish, judged))
+        refused = await judged
+        if refused is not None:
+            raise RefusedByGatewayError(*refused)
+
+    async def _send_results(self) -> None:
+        """Tell of what is finished; what finishes while a message is under way shares the next one."""
+        while True:
+            group = [await self._outbox.get()]
+            while len(group) < FINISH_LIMIT and not self._outbox.empty():
+                group.append(self._outbox.get_nowait())
+            message = Finished(results=tuple(finish for finish, _ in group))
+            answer = await self._persist(partial(self._client.ask, "/v1/finish", message, Judged))
+            for finish, judged in group:
+                if not judged.done():  # else its job was dropped meanwhile
+                    judged.set_result(answer.refused.get(finish.attempt))
 
     async def _give_up(self, job: Job, reason: str, lost: bool, seconds: float = 0.0) -> None:
         """Say that an attempt gave no result."""

@@ -24,6 +24,8 @@ MESSAGE_LIMIT = 1 << 20  # bytes of a JSON message
 HEAD_LIMIT = 1 << 15  # bytes of a request's line and headers
 REASON_LIMIT = 16_384  # characters of a reason
 ORDERS_LIMIT = 1024  # attempts a message may name
+INLINE_LIMIT = 16_384  # bytes of a result that may come inside a message
+FINISH_LIMIT = 32  # results a message
 WAIT_LIMIT_S = 60.0  # the longest that a node may be kept waiting for work
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -151,7 +153,7 @@ class Held(Frozen):
 
 
 class Finish(Frozen):
-    """To `/v1/finish`: an attempt's result is in the store. Signed over what `claim` gives."""
+    """An attempt's result: in the store already, or as base64 in `content`. Signed over what `claim` gives."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants", allow_inf_nan=True)
 
@@ -162,6 +164,21 @@ class Finish(Frozen):
     seconds: Seconds
     signature: Annotated[str, StringConstraints(max_length=512)]
     progress: Progress | None = None
+    content: Annotated[str, StringConstraints(max_length=4 * (INLINE_LIMIT // 3 + 1))] = ""
+
+
+class Finished(Frozen):
+    """To `/v1/finish`: what a node has finished since it last said so."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants", allow_inf_nan=True)
+
+    results: Annotated[tuple[Finish, ...], Field(min_length=1, max_length=FINISH_LIMIT)]
+
+
+class Judged(Frozen):
+    """The results that were refused, with their status and the reason; the others are taken and durable."""
+
+    refused: dict[str, tuple[int, str]]
 
 
 class Fail(Frozen):

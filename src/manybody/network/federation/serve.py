@@ -31,6 +31,7 @@ from manybody.store.home import Home
 from manybody.store.members import Role
 
 LOOK_S = 0.01  # how often the ledger is asked whether it has changed: a few microseconds each
+SWEEP = 10  # every so many times, what nobody waits for is dropped
 TEND_S = 0.5  # how often leases are taken back and revoked connections ended
 INVITATION_S = 86_400.0
 JUMP_S = 2.0  # a clock that moves this much against the steady one has been set
@@ -134,7 +135,7 @@ def serve(
         gateway = Gateway(ledger.database, home.objects, authority, settings, writer)
         config = uvicorn.Config(
             gateway.app(), http=protocol_class(live), ws="none", lifespan="off", log_level="warning", access_log=False,
-            timeout_keep_alive=75, timeout_graceful_shutdown=2, server_header=False, backlog=BACKLOG,
+            timeout_keep_alive=75, timeout_graceful_shutdown=2, server_header=False, proxy_headers=False, backlog=BACKLOG,
         )  # fmt: skip
         config.load()
         config.ssl = tls  # its own would not let us leave the certificate optional and the version at 1.3
@@ -160,6 +161,7 @@ class _Watch:
 
     gateway: Gateway
     live: dict[str, set[PeerProtocol]]
+    _tended: int = 0
     _offset: float = field(default_factory=lambda: time.time() - time.monotonic())
 
     async def serve(self, server: uvicorn.Server, listening: socket.socket, announce: Callable[[], None]) -> None:
@@ -215,7 +217,9 @@ class _Watch:
             self._offset = offset
             queue.grant_grace(connection, now + self.gateway.settings.lease_s)
         queue.expire(connection, now)
-        queue.drop_orphans(connection)
+        self._tended += 1
+        if self._tended % SWEEP == 0:
+            queue.drop_orphans(connection)
 
 
 def check_reachable(address: str, authority: Path) -> None:

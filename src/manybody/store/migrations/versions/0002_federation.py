@@ -49,7 +49,7 @@ def _queue() -> None:
         sa.Column("avoid", sa.Text, nullable=False),
         sa.Column("owner", sa.Text, nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
-        sa.Column("source", sa.String(64)),
+        sa.Column("source", sa.String(64), index=True),
         sa.Column("submitted", sa.Double, nullable=False),
         sa.Column("deadline_s", sa.Double, nullable=False),
         sa.Column("member", sa.Integer, sa.ForeignKey("members.id"), index=True),
