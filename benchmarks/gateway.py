@@ -20,6 +20,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from fastapi import FastAPI, Request  # here, because FastAPI looks annotations up in the module
+
 from benchmarks.measure import DISTURBED, Result, compare, triad
 from manybody.testing.methods import installed, task
 
@@ -113,6 +115,8 @@ class Bare:
         start = time.perf_counter()
         for node in nodes:
             node.communicate("go\n")
+            if node.returncode:
+                raise RuntimeError(f"a bare node ended with status {node.returncode}")
         return count / (time.perf_counter() - start)
 
     def close(self) -> None:
@@ -127,7 +131,6 @@ def serve(folder: Path) -> None:
     import ssl
 
     import uvicorn
-    from fastapi import FastAPI, Request
 
     app = FastAPI()
     numbers = iter(range(10**9))

@@ -21,7 +21,7 @@ import pytest
 from manybody.core.digest import digest_bytes
 from manybody.core.protocols import Event
 from manybody.core.study import Study
-from manybody.core.task import Progress, Task
+from manybody.core.task import Output, Progress, Task
 from manybody.network.federation.membership import Joined
 from manybody.network.federation.serve import Office
 from manybody.store import members, queue
@@ -48,6 +48,12 @@ class Nowhere:
     device, threads = "cpu", 1
 
     def progress(self, progress: Progress) -> None:
+        pass
+
+    def resume(self) -> None:
+        return None
+
+    def keep(self, output: Output) -> None:
         pass
 
 

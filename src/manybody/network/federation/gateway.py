@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeVar
@@ -18,25 +16,20 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlalchemy import Connection
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
-from manybody.core.errors import CorruptResultError, StoreError
-from manybody.core.task import Progress
-from manybody.network.federation.authority import Authority, fingerprint, parse_request, pem, verify
-from manybody.network.federation.blobs import Partial, RefusedBlobError
+from manybody.core.errors import StoreError
+from manybody.network.federation.authority import Authority, fingerprint, parse_request, pem
 from manybody.network.federation.guard import MEMBER, VERSION, Goodbye, Guard, Limits, RefusedError
 from manybody.network.federation.protocol import (
     ATTEMPT_HEADER,
     JOINING,
-    LENGTH_HEADER,
-    OFFSET_HEADER,
     VERSIONS,
     Accepted,
     AskAuthority,
     AskMembership,
     AskWork,
     Fail,
-    Finish,
     Finished,
     Heartbeat,
     Held,
@@ -48,10 +41,10 @@ from manybody.network.federation.protocol import (
     Report,
     Welcome,
     Work,
-    claim,
     common_version,
 )
 from manybody.network.federation.protocol import Authority as AuthorityMessage
+from manybody.network.federation.results import Results, progress_text, receive
 from manybody.network.federation.writer import Writer
 from manybody.store import members, queue
 from manybody.store.database import Database
@@ -60,7 +53,6 @@ from manybody.store.objects import ObjectStore
 
 T = TypeVar("T")
 IDENTITY_S = 0.25  # how long a member is taken to be what it was when last looked up; a lease always looks again
-PIECE = 1 << 20  # bytes of an upload that are gathered before they go to the disk
 
 
 @dataclass(frozen=True)
@@ -87,20 +79,19 @@ class Gateway:
     writer: Writer
     waiters: set[asyncio.Event] = field(default_factory=set)
     _known: dict[str, tuple[float, Member | None]] = field(default_factory=dict)
-    _uploading: set[str] = field(default_factory=set)
-    _intact: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def app(self) -> Guard:
         """The application, guarded."""
+        results = Results(self.objects, self.settings.limits.object_bytes, self.holds)
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         for path, answer in (
             ("/v1/join", self.join), ("/v1/hello", self.hello), ("/v1/node", self.describe), ("/v1/lease", self.lease),
             ("/v1/heartbeat", self.heartbeat), ("/v1/finish", self.finish), ("/v1/fail", self.fail), ("/v1/leave", self.leave),
         ):  # fmt: skip
             app.add_api_route(path, answer, methods=["POST"], response_model=None)
-        app.add_api_route("/v1/objects/{digest}", self.fetch, methods=["GET"], response_model=None)
-        app.add_api_route("/v1/objects/{digest}", self.look, methods=["HEAD"], response_model=None)
-        app.add_api_route("/v1/objects/{digest}", self.store, methods=["PUT"], response_model=None)
+        app.add_api_route("/v1/objects/{digest}", results.fetch, methods=["GET"], response_model=None)
+        app.add_api_route("/v1/objects/{digest}", results.look, methods=["HEAD"], response_model=None)
+        app.add_api_route("/v1/objects/{digest}", results.store, methods=["PUT"], response_model=None)
         app.add_exception_handler(HTTPException, _not_here)
         app.add_exception_handler(RequestValidationError, _not_here)
         app.add_exception_handler(StoreError, _no_room)
@@ -223,7 +214,7 @@ class Gateway:
         """Prolong leases and note progress."""
         beat = await _parsed(request, TypeAdapter(Heartbeat))
         member: Member = request.scope[MEMBER]
-        told = {each.attempt: (each.worker, _told(each.progress)) for each in beat.attempts}
+        told = {each.attempt: (each.worker, progress_text(each.progress)) for each in beat.attempts}
 
         def prolong(connection: Connection) -> set[str]:
             members.greet(connection, member.id, time.time())
@@ -237,7 +228,7 @@ class Gateway:
         member: Member = request.scope[MEMBER]
         version: int = request.scope[VERSION]
         refused: dict[str, tuple[int, str]] = {}
-        ready = await asyncio.to_thread(self._receive, said, member, version, refused)
+        ready = await asyncio.to_thread(receive, self.objects, said, member, version, refused)
 
         def end(connection: Connection) -> None:
             members.greet(connection, member.id, time.time())
@@ -248,49 +239,13 @@ class Gateway:
         await self.writer.do(end)
         return _answer(Judged(refused=refused))
 
-    def _receive(
-        self, said: Finished, member: Member, version: int, refused: dict[str, tuple[int, str]]
-    ) -> list[tuple[queue.Ended, str]]:
-        """Verify results and store those that came along; those that are wrong go into `refused`."""
-        ready = []
-        for each in said.results:
-            try:
-                size = self._store_one(each, member, version)
-            except RefusedBlobError as error:
-                refused[each.attempt] = (422, str(error))
-            except RefusedError as error:
-                refused[each.attempt] = (error.status, error.problem)
-            else:
-                how = queue.Ended(
-                    each.attempt, "finished", each.worker, each.seconds, each.result, size,
-                    signature=each.signature, protocol=version, progress=_told(each.progress),
-                )  # fmt: skip
-                ready.append((how, each.task))
-        return ready
-
-    def _store_one(self, said: Finish, member: Member, version: int) -> int:
-        """Size of a result that is rightly signed and in the store."""
-        if not verify(member.certificate, claim(said.attempt, said.task, said.result, member.name, version), said.signature):
-            raise RefusedError(422, f"Expected the signature of {member.name} over this result; it does not verify.")
-        if said.content:
-            try:
-                data = base64.b64decode(said.content, validate=True)
-            except ValueError as error:
-                raise RefusedError(422, f"Expected the result in base64; got {error}.") from error
-            partial = Partial(self.objects, said.result, f"{member.name}/{said.attempt}")
-            partial.append(0, data)
-            return partial.accept()
-        if not self.objects.has(said.result):
-            raise RefusedError(404, f"Expected the result {said.result} to be stored first. Send it to /v1/objects.")
-        return self.objects.path(said.result).stat().st_size
-
     async def fail(self, request: Request) -> Response:
         """Take word that an attempt gave no result."""
         said = await _parsed(request, TypeAdapter(Fail))
         member: Member = request.scope[MEMBER]
         how = queue.Ended(
             said.attempt, "lost" if said.lost else "failed", said.worker, said.seconds,
-            reason=said.reason, progress=_told(said.progress),
+            reason=said.reason, progress=progress_text(said.progress),
         )  # fmt: skip
         await self._end(member, how)
         return _answer(Accepted())
@@ -303,87 +258,8 @@ class Gateway:
         if not await self.writer.do(end):
             raise RefusedError(409, f"Attempt {how.attempt} is not leased to {member.name} any more. Drop it.")
 
-    # --- results -----------------------------------------------------------------------------------------------
-
-    async def fetch(self, request: Request, digest: str) -> Response:
-        """Send an input of an attempt that the node holds; in part where a range is asked for."""
-        held = await self._held(request)
-        if digest not in held.inputs.values():
-            raise RefusedError(403, f"Expected an input of attempt {held.attempt}; got {digest[:80]}.")
-        await asyncio.to_thread(self._verify, digest)
-        return FileResponse(self.objects.path(digest), media_type="application/octet-stream")
-
-    async def look(self, request: Request, digest: str) -> Response:
-        """Tell how much of a result has come."""
-        held = await self._held(request)
-        if self.objects.has(_checked(digest)):
-            return Response(status_code=200, headers={OFFSET_HEADER: str(self.objects.path(digest).stat().st_size)})
-        return Response(status_code=404, headers={OFFSET_HEADER: str(Partial(self.objects, digest, held.attempt).size)})
-
-    async def store(self, request: Request, digest: str) -> Response:
-        """Take a result, or the rest of one."""
-        held = await self._held(request)
-        partial = Partial(self.objects, _checked(digest), held.attempt)
-        offset, length = _number(request, OFFSET_HEADER), _number(request, LENGTH_HEADER)
-        if length > self.settings.limits.object_bytes:
-            raise RefusedError(413, f"Expected a result of at most {self.settings.limits.object_bytes} bytes; got {length}.")
-        if partial.path.name in self._uploading:
-            raise RefusedError(409, f"The result {digest} is being sent on another connection.")
-        if offset > partial.size:
-            raise RefusedError(409, f"Expected an offset of at most {partial.size}; got {offset}. Ask how much has come.")
-        self._uploading.add(partial.path.name)
-        try:
-            came = await self._gather(request, partial, offset, length)
-            if came < length:
-                raise RefusedError(400, f"Expected {length} bytes; got {came}. Go on from there.")
-            await asyncio.to_thread(partial.accept)
-        except RefusedBlobError as error:
-            raise RefusedError(422, str(error)) from error
-        finally:
-            self._uploading.discard(partial.path.name)
-        return _answer(Accepted())
-
-    async def _gather(self, request: Request, partial: Partial, offset: int, length: int) -> int:
-        """Write what comes to the partial file; returns how far it reaches. A break keeps what has come."""
-        gathered = bytearray()
-        pieces: AsyncIterator[bytes] = request.stream()
-        try:
-            async for piece in pieces:
-                if offset + len(gathered) + len(piece) > length:
-                    raise RefusedError(413, f"Expected {length} bytes, as announced; got more.")
-                gathered += piece
-                if len(gathered) >= PIECE:
-                    await asyncio.to_thread(partial.append, offset, bytes(gathered))
-                    offset += len(gathered)
-                    gathered.clear()
-        except ClientDisconnect:
-            raise RefusedError(400, "The connection ended before the result did.") from None
-        finally:
-            if gathered:
-                await asyncio.to_thread(partial.append, offset, bytes(gathered))
-                offset += len(gathered)
-        return offset
-
-    def _verify(self, digest: str) -> None:
-        """Make sure that a result is what its digest says, once for each state of its file."""
-        try:
-            stat = self.objects.path(digest).stat()
-        except FileNotFoundError:
-            raise RefusedError(
-                404, f"No result {digest} in the store of the gateway. Run the study again to compute it."
-            ) from None
-        if self._intact.get(digest) == (stat.st_mtime_ns, stat.st_size):
-            return
-        with self.objects.path(digest).open("rb") as file:
-            intact = hashlib.file_digest(file, "sha256").hexdigest() == digest
-        if not intact:
-            try:
-                self.objects.get(digest)  # sets it aside
-            except CorruptResultError as error:
-                raise RefusedError(404, str(error)) from error
-        self._intact[digest] = (stat.st_mtime_ns, stat.st_size)
-
-    async def _held(self, request: Request) -> queue.Queued:
+    async def holds(self, request: Request) -> queue.Queued:
+        """The attempt that a request names, which its member must hold."""
         member: Member = request.scope[MEMBER]
         attempt = request.headers.get(ATTEMPT_HEADER, "")
         held = await self.read(lambda connection: queue.holds(connection, member.id, attempt))
@@ -424,25 +300,8 @@ async def _is_awaited(news: asyncio.Event, seconds: float) -> bool:
     return True
 
 
-def _told(progress: Progress | None) -> str:
-    return json.dumps(vars(progress)) if progress is not None else ""
-
-
 def _answer(message: BaseModel) -> Response:
     return Response(message.model_dump_json(), media_type="application/json")
-
-
-def _checked(digest: str) -> str:
-    if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
-        raise RefusedError(422, "Expected a digest of 64 hexadecimal digits.")
-    return digest
-
-
-def _number(request: Request, header: str) -> int:
-    text = request.headers.get(header, "")
-    if not text.isdecimal() or len(text) > 18:
-        raise RefusedError(422, f"Expected a number of bytes as `{header}`; got `{text[:24]}`.")
-    return int(text)
 
 
 @lru_cache(maxsize=1024)

@@ -1,0 +1,170 @@
+"""Results at the gateway: those that come with a message, those that are streamed, and the inputs that nodes fetch."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, Response
+
+from manybody.core.errors import CorruptResultError
+from manybody.core.task import Progress
+from manybody.network.federation.authority import verify
+from manybody.network.federation.blobs import Partial, RefusedBlobError
+from manybody.network.federation.guard import RefusedError
+from manybody.network.federation.protocol import LENGTH_HEADER, OFFSET_HEADER, Accepted, Finish, Finished, claim
+from manybody.store import queue
+from manybody.store.members import Member
+from manybody.store.objects import ObjectStore
+
+PIECE = 1 << 20  # bytes of an upload that are gathered before they go to the disk
+
+
+@dataclass
+class Results:
+    """Answers about results of at most `limit` bytes; `holds` finds the attempt for which a request is made."""
+
+    objects: ObjectStore
+    limit: int
+    holds: Callable[[Request], Awaitable[queue.Queued]]
+    _uploading: set[str] = field(default_factory=set)
+    _intact: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    async def fetch(self, request: Request, digest: str) -> Response:
+        """Send an input of an attempt that the node holds; in part where a range is asked for."""
+        held = await self.holds(request)
+        if digest not in held.inputs.values():
+            raise RefusedError(403, f"Expected an input of attempt {held.attempt}; got {digest[:80]}.")
+        await asyncio.to_thread(self._verify, digest)
+        return FileResponse(self.objects.path(digest), media_type="application/octet-stream")
+
+    async def look(self, request: Request, digest: str) -> Response:
+        """Tell how much of a result has come."""
+        held = await self.holds(request)
+        if self.objects.has(_checked(digest)):
+            return Response(status_code=200, headers={OFFSET_HEADER: str(self.objects.path(digest).stat().st_size)})
+        return Response(status_code=404, headers={OFFSET_HEADER: str(Partial(self.objects, digest, held.attempt).size)})
+
+    async def store(self, request: Request, digest: str) -> Response:
+        """Take a result, or the rest of one."""
+        held = await self.holds(request)
+        partial = Partial(self.objects, _checked(digest), held.attempt)
+        offset, length = _number(request, OFFSET_HEADER), _number(request, LENGTH_HEADER)
+        if length > self.limit:
+            raise RefusedError(413, f"Expected a result of at most {self.limit} bytes; got {length}.")
+        if partial.path.name in self._uploading:
+            raise RefusedError(409, f"The result {digest} is being sent on another connection.")
+        if offset > partial.size:
+            raise RefusedError(409, f"Expected an offset of at most {partial.size}; got {offset}. Ask how much has come.")
+        self._uploading.add(partial.path.name)
+        try:
+            came = await self._gather(request, partial, offset, length)
+            if came < length:
+                raise RefusedError(400, f"Expected {length} bytes; got {came}. Go on from there.")
+            await asyncio.to_thread(partial.accept)
+        except RefusedBlobError as error:
+            raise RefusedError(422, str(error)) from error
+        finally:
+            self._uploading.discard(partial.path.name)
+        return Response(Accepted().model_dump_json(), media_type="application/json")
+
+    async def _gather(self, request: Request, partial: Partial, offset: int, length: int) -> int:
+        """Write what comes to the partial file; returns how far it reaches. A break keeps what has come."""
+        gathered = bytearray()
+        pieces: AsyncIterator[bytes] = request.stream()
+        try:
+            async for piece in pieces:
+                if offset + len(gathered) + len(piece) > length:
+                    raise RefusedError(413, f"Expected {length} bytes, as announced; got more.")
+                gathered += piece
+                if len(gathered) >= PIECE:
+                    await asyncio.to_thread(partial.append, offset, bytes(gathered))
+                    offset += len(gathered)
+                    gathered.clear()
+        except ClientDisconnect:
+            raise RefusedError(400, "The connection ended before the result did.") from None
+        finally:
+            if gathered:
+                await asyncio.to_thread(partial.append, offset, bytes(gathered))
+                offset += len(gathered)
+        return offset
+
+    def _verify(self, digest: str) -> None:
+        """Make sure that a result is what its digest says, once for each state of its file."""
+        try:
+            stat = self.objects.path(digest).stat()
+        except FileNotFoundError:
+            raise RefusedError(
+                404, f"No result {digest} in the store of the gateway. Run the study again to compute it."
+            ) from None
+        if self._intact.get(digest) == (stat.st_mtime_ns, stat.st_size):
+            return
+        with self.objects.path(digest).open("rb") as file:
+            intact = hashlib.file_digest(file, "sha256").hexdigest() == digest
+        if not intact:
+            try:
+                self.objects.get(digest)  # sets it aside
+            except CorruptResultError as error:
+                raise RefusedError(404, str(error)) from error
+        self._intact[digest] = (stat.st_mtime_ns, stat.st_size)
+
+
+def receive(
+    objects: ObjectStore, said: Finished, member: Member, version: int, refused: dict[str, tuple[int, str]]
+) -> list[tuple[queue.Ended, str]]:
+    """Verify results and store those that came along; those that are wrong go into `refused`."""
+    ready = []
+    for each in said.results:
+        try:
+            size = _store_one(objects, each, member, version)
+        except RefusedBlobError as error:
+            refused[each.attempt] = (422, str(error))
+        except RefusedError as error:
+            refused[each.attempt] = (error.status, error.problem)
+        else:
+            how = queue.Ended(
+                each.attempt, "finished", each.worker, each.seconds, each.result, size,
+                signature=each.signature, protocol=version, progress=progress_text(each.progress),
+            )  # fmt: skip
+            ready.append((how, each.task))
+    return ready
+
+
+def _store_one(objects: ObjectStore, said: Finish, member: Member, version: int) -> int:
+    """Size of a result that is rightly signed and in the store."""
+    if not verify(member.certificate, claim(said.attempt, said.task, said.result, member.name, version), said.signature):
+        raise RefusedError(422, f"Expected the signature of {member.name} over this result; it does not verify.")
+    if said.content:
+        try:
+            data = base64.b64decode(said.content, validate=True)
+        except ValueError as error:
+            raise RefusedError(422, f"Expected the result in base64; got {error}.") from error
+        partial = Partial(objects, said.result, f"{member.name}/{said.attempt}")
+        partial.append(0, data)
+        return partial.accept()
+    if not objects.has(said.result):
+        raise RefusedError(404, f"Expected the result {said.result} to be stored first. Send it to /v1/objects.")
+    return objects.path(said.result).stat().st_size
+
+
+def progress_text(progress: Progress | None) -> str:
+    """Progress as the queue keeps it."""
+    return json.dumps(vars(progress)) if progress is not None else ""
+
+
+def _checked(digest: str) -> str:
+    if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+        raise RefusedError(422, "Expected a digest of 64 hexadecimal digits.")
+    return digest
+
+
+def _number(request: Request, header: str) -> int:
+    text = request.headers.get(header, "")
+    if not text.isdecimal() or len(text) > 18:
+        raise RefusedError(422, f"Expected a number of bytes as `{header}`; got `{text[:24]}`.")
+    return int(text)
