@@ -113,7 +113,6 @@ def test_no_number_is_noticed_within_a_step(kind: str) -> None:
     ("changes", "reason"),
     [
         ({"repulsion": 0.0}, "a heading turns"),
-        ({"repulsion": 1e-3, "rotational_diffusivity": 0.1}, "jump through each other"),
         ({"repulsion": 0.5, "speed": 0.0, "area_fraction": 0.05}, "collisions overshoot"),
         ({"repulsion": 100.0}, "pressed together overshoot"),
     ],

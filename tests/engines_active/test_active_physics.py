@@ -88,7 +88,7 @@ def test_without_noise_the_forces_are_integrated_to_second_order() -> None:
         end = ActiveEngine(system, 2e-3 / steps).moved(state, np.zeros((steps, 2, 3))).positions
         return float(np.hypot(*(end[1] - end[0])))
 
-    errors = [separation(steps) - separation(8192) for steps in (32, 64, 128)]
+    errors = [separation(steps) - separation(8192) for steps in (128, 256, 512)]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.1)
     assert math.log2(errors[1] / errors[2]) == pytest.approx(2, abs=0.1)
 

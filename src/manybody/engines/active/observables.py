@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -217,16 +218,17 @@ def windows(edge: float) -> int:
 def counted(frames: np.ndarray, edge: float, most: int) -> np.ndarray:
     """Share of squares that hold 0, 1, .. `most` disks, in configurations [frames, particles, 2 or 3]: [frames, most + 1].
 
-    Four grids are laid, shifted by half a square. Squares with more disks count as `most`.
+    Sixteen grids are laid, shifted by quarters of a square: a straight interface then fills squares by all degrees, and is
+    not taken for a phase. Squares with more disks count as `most`.
     """
     side = windows(edge)
     shares = np.zeros((len(frames), most + 1))
     for row, frame in zip(shares, frames, strict=True):
-        for shift in ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5)):
+        for shift in product((0.0, 0.25, 0.5, 0.75), repeat=2):
             column, line = (np.floor(frame[:, :2] * (side / edge) + shift).astype(np.int64) % side).T
             numbers = np.bincount(column * side + line, minlength=side * side)
             row += np.bincount(np.minimum(numbers, most), minlength=most + 1)
-    return shares / (4 * side * side)
+    return shares / (16 * side * side)
 
 
 def peaks(shares: np.ndarray) -> int:

@@ -17,8 +17,6 @@ from manybody.engines.active.sites import Start, start_spacing
 
 NEIGHBOURS = 6  # of a disk in the densest packing; the stiffest mode of that lattice has 6 times the stiffness of a pair
 HARDEST_KNOCK = 8.0  # kT; one collision in exp(8), about 3000, is harder
-MOST_NOISE = 6.0  # standard deviations; one increment in 10^9 is larger
-MOST_MOVE = 0.5  # diameters a time step; beyond, disks jump through each other (`numerics.brownian.LONGEST_STEP`)
 MOST_TURN = 0.1  # D_r dt; Heun's error in the displacement is (D_r dt)^2 / 12, below a thousandth
 TWIN_STEPS = 32  # time steps of a convergence twin: several relaxations of a contact, not yet chaos
 
@@ -226,8 +224,5 @@ def longest_time_step(system: ActiveBrownianParticles, start: Start) -> tuple[fl
         pushed = min(closest_approach(system.repulsion, math.inf, push), spacing)
         rate = NEIGHBOURS * system.diffusivity * stiffness(pushed, system.repulsion)
         limits[1 / rate] = "or disks that are pressed together overshoot"
-        noise = MOST_NOISE * math.sqrt(2 * system.diffusivity)  # v dt + noise dt^(1/2) = MOST_MOVE
-        root = 2 * MOST_MOVE / (noise + math.sqrt(noise**2 + 4 * MOST_MOVE * system.speed))
-        limits[root**2] = "or disks jump through each other"
     limit = min(limits)
     return limit, limits[limit]
