@@ -114,7 +114,11 @@ class Bare:
             node.stdout.readline()  # ready
         start = time.perf_counter()
         for node in nodes:
-            node.communicate("go\n")
+            assert node.stdin is not None
+            node.stdin.write("go\n")
+            node.stdin.flush()
+        for node in nodes:
+            node.communicate()
             if node.returncode:
                 raise RuntimeError(f"a bare node ended with status {node.returncode}")
         return count / (time.perf_counter() - start)
@@ -154,7 +158,6 @@ def serve(folder: Path) -> None:
 
 async def work(folder: Path, port: int, count: int) -> None:
     """A bare node: asks, computes, sends, one task after the other."""
-    import io
     import ssl
 
     import aiohttp
@@ -173,7 +176,7 @@ async def work(folder: Path, port: int, count: int) -> None:
                 number = (await answer.json())["number"]
             wanted = task("fill", nbytes=LARGE_BYTES).model_copy(update={"seed": number})
             data = encode(fill(wanted, {}, None))
-            async with session.put(f"/result/{number}", data=io.BytesIO(data)) as answer:
+            async with session.put(f"/result/{number}", data=data) as answer:
                 assert (await answer.json())["bytes"] == len(data)
 
 

@@ -179,7 +179,7 @@ def test_a_killed_run_leaves_nothing_to_be_done_twice(town: Town) -> None:
 
 def test_a_frozen_node_loses_its_lease_and_its_late_result_is_refused(town: Town) -> None:
     (one,) = town.add_nodes("one")
-    campaign = Campaign(town, iterations(1, 8_000_000))
+    campaign = Campaign(town, iterations(1, 20_000_000))
     campaign.go(lambda event: event.kind == "progress")
     one.send_all(signal.SIGSTOP)
     town.add_nodes("two")
