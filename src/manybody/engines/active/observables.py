@@ -37,7 +37,8 @@ CRITICAL_PECLET, CRITICAL_FRACTION = 40.0, 0.597
 CRITICAL_SOURCE = "J. T. Siebert et al., Phys. Rev. E 98, 030601 (2018): critical point Pe 40(2), area fraction 0.597(3)"
 CLEARLY = 1.8  # times above or below the critical Pe: so far off that a box of a thousand disks shows what a large one does
 WINDOW = 4.0  # diameters, about, of the squares in which disks are counted: 15 disks where they are packed
-PEAK_HEIGHT, PEAK_DIP = 0.05, 0.3  # a peak is this high beside the highest, and stands out by this share of its height
+PEAK_HEIGHT = 0.05  # of the highest peak; lower ones are bubbles and stragglers
+PEAK_DIP = 0.15  # of its height that a peak stands out by: five times the sampling noise of 2000 squares, smoothed
 
 
 class MeanSquareDisplacement(MeasureSpec):
@@ -188,12 +189,12 @@ class Phases(MeasureSpec):
     name: Literal["phases"] = "phases"
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
-        """One number a segment."""
+        """One number a segment, which all of its samples carry."""
         system, method = _typed(point)
         most = math.ceil(1.5 * (system.edge / windows(system.edge)) ** 2)
         frames = [np.asarray(output.arrays["frames"], dtype=np.float64) for output in outputs]
-        values = np.array([float(peaks(counted(some, system.edge, most).mean(axis=0))) for some in frames])
-        return Samples(values, np.ones(len(values)), method.segment)
+        numbers = [float(peaks(counted(some, system.edge, most).mean(axis=0))) for some in frames]
+        return _samples(point, np.repeat(numbers, method.stretch(method.segment).samples))
 
     def exact(self, point: Point) -> ClosedForm | None:
         """Two phases well above the published critical point at its density, one well below; None elsewhere."""
