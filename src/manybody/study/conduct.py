@@ -68,7 +68,7 @@ class Conductor:
             for need in self._needs[digest]:
                 self._chain[need] = max(self._chain[need], self._tasks[need].cost + self._chain[task.digest])
         self._origin = provenance()
-        self._slots = sum(node.workers for node in self.backend.nodes())
+        self._slots = self._count_slots()
         self._begin = self._beat = time.monotonic()
         self._spent_cost = self._spent_seconds = 0.0
         self._held_until: dict[str, float] = {}
@@ -130,7 +130,7 @@ class Conductor:
             while len(self.results) < len(self._tasks) and not self._stuck():
                 self._keep_time()
                 self._submit()
-                if not self.running:
+                if not self.running and len(self.results) < len(self._tasks):
                     self._wait_for_others()
                 for event in self.backend.events(timeout=POLL_S):
                     self._take(event)
@@ -161,6 +161,7 @@ class Conductor:
         if now - self._beat > HEARTBEAT_S:
             self._beat = now
             self.ledger.heartbeat(self.run)
+            self._slots = self._count_slots()  # nodes join and leave
         budget = self.plan.study.budget.wall_time_s
         if now - self._begin > budget:
             done = f"{len(self.results)} of {len(self._tasks)} tasks are done and kept"
@@ -175,8 +176,15 @@ class Conductor:
                 return
             self._claim(digest)
 
+    def _count_slots(self) -> int:
+        return sum(node.workers for node in self.backend.nodes())
+
     def _wait_for_others(self) -> None:
-        """Everything left is being computed by another run: give it a moment."""
+        """Nothing runs: there is no node yet, or another run computes everything left. Give them a moment."""
+        if not self._slots:
+            time.sleep(POLL_S)
+            self._slots = self._count_slots()
+            return
         now = time.monotonic()
         time.sleep(max(0.0, min((until for until in self._held_until.values() if until > now), default=now) - now))
 
