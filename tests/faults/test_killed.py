@@ -76,7 +76,7 @@ def test_what_a_killed_conductor_had_finished_counts_and_the_rest_is_free_at_onc
 
 
 def test_started_again_after_kills_at_any_instant_nothing_is_lost_or_counted_twice(site: Any) -> None:
-    tasks = several(24, 500_000)
+    tasks = several(24, 3_000_000)  # more work than is done between the kills, also where this process is starved
     instants = Key.from_seed(7, "kills").generator().uniform(0.0, 0.15, 4)
     for instant in instants:
         conductor = site.start(tasks)

@@ -56,6 +56,7 @@ class Process:
         until = time.monotonic() + PATIENCE_S
         while (found := re.search(words, self.said)) is None:
             if self._process.poll() is not None or time.monotonic() > until:
+                self.kill()
                 raise AssertionError(f"expected `{words}` of {self.words}; it said:\n{self.said}")
             time.sleep(0.02)
         return found[0]
@@ -183,8 +184,12 @@ class OwnTown:
         objects_root.mkdir(exist_ok=True)
         (folder / "gateway" / "objects").symlink_to(objects_root)  # the suite looks for results there
         self.town = start(folder)
-        self.town.add_nodes(*(f"node-{number}" for number in range(workers)))
-        self._backend = self.town.backend()
+        try:
+            self.town.add_nodes(*(f"node-{number}" for number in range(workers)))
+            self._backend = self.town.backend()
+        except BaseException:
+            self.town.close()  # nobody else knows of these processes yet
+            raise
 
     def submit(self, attempt: str, task: Task, inputs: Mapping[str, str], avoid: frozenset[str] = frozenset()) -> None:
         """Queue an attempt."""
