@@ -47,3 +47,11 @@ def refuse(field: str, expected: str, came: object, remedy: str) -> NoReturn:
         "expected {expected}; got {came}. {remedy}",
         {"field": field, "expected": expected, "came": str(came), "remedy": remedy},
     )
+
+
+def refuse_unless_multiple(spec: Spec, field: str, unit_field: str) -> None:
+    """Refuse, inside a pydantic validator, a field that is not a whole multiple (to 1e-6) of another field."""
+    unit, value = getattr(spec, unit_field), getattr(spec, field)
+    ratio = value / unit
+    if ratio < 1 - 1e-9 or abs(ratio - round(ratio)) > 1e-6 * ratio:
+        refuse(field, f"a whole multiple of {unit_field} = {unit:g}", f"{value:g}", f"Take {max(1, round(ratio)) * unit:g}.")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
-from manybody.core.spec import Spec, refuse
+from manybody.core.spec import Spec, refuse, refuse_unless_multiple
 from manybody.core.study import Realisation
 from manybody.core.task import Task
 from manybody.engines.active.known_answers import WELL, closest_approach, effective_diameter, stiffness
@@ -138,10 +138,7 @@ class BrownianDynamics(MethodSpec):
             ("segment", "frame_every"),
             ("equilibration", "sample_every"),
         ):
-            unit, value = getattr(self, inner), getattr(self, field)
-            ratio = value / unit
-            if ratio < 1 - 1e-9 or abs(ratio - round(ratio)) > 1e-6 * ratio:
-                refuse(field, f"a whole multiple of {inner} = {unit:g}", f"{value:g}", f"Take {max(1, round(ratio)) * unit:g}.")
+            refuse_unless_multiple(self, field, inner)
         return self
 
     def suits(self, system: SystemSpec) -> None:

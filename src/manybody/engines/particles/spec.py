@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
-from manybody.core.spec import Spec, refuse
+from manybody.core.spec import Spec, refuse, refuse_unless_multiple
 from manybody.core.study import Realisation
 from manybody.core.task import Task
 from manybody.core.units import Length, NumberDensity, Temperature, Time
@@ -106,19 +106,8 @@ class MolecularDynamics(MethodSpec):
 
     @model_validator(mode="after")
     def _times_nest(self) -> MolecularDynamics:
-        for field, inner, outer in (
-            ("sample_every", "time_step", "sample_every"),
-            ("frame_every", "sample_every", "frame_every"),
-            ("segment", "frame_every", "segment"),
-        ):
-            ratio = getattr(self, outer) / getattr(self, inner)
-            if ratio < 1 - 1e-9 or abs(ratio - round(ratio)) > 1e-6 * ratio:
-                refuse(
-                    field,
-                    f"a whole multiple of {inner} = {getattr(self, inner):g}",
-                    f"{getattr(self, outer):g}",
-                    f"Take {max(1, round(ratio)) * getattr(self, inner):g}.",
-                )
+        for field, inner in (("sample_every", "time_step"), ("frame_every", "sample_every"), ("segment", "frame_every")):
+            refuse_unless_multiple(self, field, inner)
         return self
 
     def leg(self, **changes: Any) -> Leg:
