@@ -180,6 +180,19 @@ def test_a_worker_that_the_system_refuses_is_explained_and_leaves_nothing(backen
     assert list(backend.events())[-1].kind == "finished"
 
 
+def test_a_worker_that_dies_before_it_reads_its_order_is_lost_like_any_other(backend: Embedded) -> None:
+    backend.submit("a", task("add", terms=[1.0]), {})
+    assert first(backend, "finished").attempt == "a"
+    (worker,) = workers()
+    worker.suspend()
+    backend.submit("b", task("add", terms=[2.0]), {})  # handed over, and never read: the line breaks, it does not end
+    assert first(backend, "started").attempt == "b"
+    worker.kill()
+    assert first(backend, "lost").attempt == "b"
+    backend.submit("c", task("add", terms=[3.0]), {})
+    assert first(backend, "finished").attempt == "c"
+
+
 def test_an_attempt_may_be_cancelled_while_its_end_waits_to_be_heard(tmp_path: Path, backend: Embedded) -> None:
     with Embedded(tmp_path / "objects", workers=2) as both:
         for attempt in ("a", "b"):

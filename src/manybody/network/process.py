@@ -87,10 +87,14 @@ class Worker:
 
     def reports(self) -> Iterator[Report]:
         """What it has said since it was last asked."""
-        with contextlib.suppress(BlockingIOError):
+        try:
             while data := self.channel.recv(65536):
                 self._unread += data
             self.hung_up = True
+        except BlockingIOError:
+            pass  # it lives, and has said no more
+        except ConnectionResetError:
+            self.hung_up = True  # it died with an order unread
         *lines, rest = self._unread.split(b"\n")
         self._unread = rest
         for line in lines:

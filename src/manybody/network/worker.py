@@ -152,7 +152,7 @@ def end_with_conductor() -> None:
 
 def listen(channel: socket.socket, orders: queue.SimpleQueue[Run]) -> None:
     """Pass orders on as they come; when the conductor is gone, end this process at once."""
-    with channel.makefile("rb") as lines:
+    with channel.makefile("rb") as lines, contextlib.suppress(ConnectionResetError):  # it went with a report unread
         for line in lines:
             orders.put(read_order(line))
     os._exit(0)
