@@ -9,6 +9,7 @@ import os
 import platform
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
@@ -152,8 +153,12 @@ def hold_interpreter(task: Task, inputs: Mapping[str, Output], context: Context)
 
 
 def fill(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
-    """A result of `nbytes` bytes from the task's key."""
-    return Output({"bytes": task.key.generator().integers(0, 256, int(task.parameters["nbytes"]), dtype=np.uint8)})
+    """A result of `nbytes` bytes from the task's key, after `cpu_s` seconds of computing in all."""
+    until = time.thread_time() + float(task.parameters.get("cpu_s", 0.0))
+    data = task.key.generator().integers(0, 256, int(task.parameters["nbytes"]), dtype=np.uint8)
+    while time.thread_time() < until:
+        pass
+    return Output({"bytes": data})
 
 
 def misbehave(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
