@@ -69,6 +69,12 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return conduct(Home(tmp_path_factory.mktemp("quiet")))
 
 
+@pytest.mark.fault(
+    "kill -9 of a worker",
+    on="embedded",
+    happens="a long task goes on from its last checkpoint on another worker",
+    kept="what lies before the checkpoint; the same bits in the end",
+)
 def test_a_task_whose_worker_is_killed_goes_on_from_its_last_checkpoint_with_the_same_bits(
     quiet: dict[str, str], tmp_path: Path
 ) -> None:
@@ -98,6 +104,12 @@ def test_a_task_whose_worker_is_killed_goes_on_from_its_last_checkpoint_with_the
     assert stored(home) == set(quiet.values())  # no checkpoint is left
 
 
+@pytest.mark.fault(
+    "kill -9 of the run",
+    on="embedded",
+    happens="the next run goes on from the checkpoint of the task that was running",
+    kept="what lies before the checkpoint; the same bits in the end",
+)
 def test_a_run_that_is_killed_leaves_its_checkpoint_to_the_next_run(quiet: dict[str, str], tmp_path: Path) -> None:
     home = Home(tmp_path)
     code = (

@@ -10,6 +10,12 @@ from manybody.network.local import Embedded
 from manybody.testing.methods import task
 
 
+@pytest.mark.fault(
+    "a result that rots on the disk",
+    on="all",
+    happens="found when it is next read, set aside with the reason, and computed again",
+    kept="the same bits",
+)
 @pytest.mark.parametrize("damage", ["flipped", "truncated"])
 def test_a_damaged_result_is_computed_again_to_the_same_bits(site: Any, damage: str) -> None:
     tasks = [task("fill", nbytes=10_000).model_copy(update={"repeat": number}) for number in range(3)]

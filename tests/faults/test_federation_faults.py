@@ -130,6 +130,12 @@ def memory(pid: int, field: str = "VmHWM") -> int:
 # --- killed ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(
+    "kill -9 of a node",
+    on="federation",
+    happens="its leases run out and others compute what it held",
+    kept="what it had finished; the other nodes' work is not touched",
+)
 def test_a_killed_node_costs_only_what_it_was_computing(town: Town) -> None:
     one, _ = town.add_nodes("one", "two")
     campaign = Campaign(town, iterations(12))
@@ -140,6 +146,12 @@ def test_a_killed_node_costs_only_what_it_was_computing(town: Town) -> None:
     assert "lost" not in {event.kind for event in campaign.events if event.worker.startswith("two/")}
 
 
+@pytest.mark.fault(
+    "kill -9 of the gateway or the scheduler",
+    on="federation",
+    happens="nodes compute on and try again; started anew, the gateway goes on from its ledger, at its old address",
+    kept="everything: no attempt is lost, no result counted twice",
+)
 def test_a_killed_gateway_comes_back_to_where_it_was(town: Town) -> None:
     town.add_nodes("one", "two")
     campaign = Campaign(town, iterations(16))
@@ -152,6 +164,12 @@ def test_a_killed_gateway_comes_back_to_where_it_was(town: Town) -> None:
     assert {event.kind for event in campaign.events} <= {"started", "progress", "finished"}, "no work was lost"
 
 
+@pytest.mark.fault(
+    "kill -9 of the run",
+    on="federation",
+    happens="nodes finish what they hold; the next run of the study takes it over",
+    kept="everything: no task is computed twice",
+)
 def test_a_killed_run_leaves_nothing_to_be_done_twice(town: Town) -> None:
     town.add_nodes("one", "two")
     with closing(town.home.ledger()) as ledger:
@@ -177,6 +195,12 @@ def test_a_killed_run_leaves_nothing_to_be_done_twice(town: Town) -> None:
 # --- frozen, slow, late ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(
+    "a node that hangs and comes back",
+    on="federation",
+    happens="its lease runs out and another node does the work; awake, its late result is refused and it takes new work",
+    kept="one result a task",
+)
 def test_a_frozen_node_loses_its_lease_and_its_late_result_is_refused(town: Town) -> None:
     (one,) = town.add_nodes("one")
     campaign = Campaign(town, iterations(1, 20_000_000))
@@ -197,6 +221,12 @@ def test_a_frozen_node_loses_its_lease_and_its_late_result_is_refused(town: Town
     assert states(town)["finished"] == before["finished"] + 1
 
 
+@pytest.mark.fault(
+    "a node that joins at half time",
+    on="federation",
+    happens="it gets work at once",
+    kept="no result is computed for its sake",
+)
 def test_a_node_that_joins_at_half_time_takes_its_share(town: Town) -> None:
     town.add_nodes("one")
     campaign = Campaign(town, iterations(14, 400_000))
@@ -223,6 +253,12 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.fault(
+    "a full disk",
+    on="federation",
+    happens="the node says so, hands the attempt back and rests; others compute it",
+    kept="the study; nothing half-written",
+)
 def test_a_node_whose_disk_is_full_gives_the_work_to_others(town: Town, tmp_path: Path) -> None:
     with small_disk(tmp_path / "full" / "objects", "1m"):
         full, _ = town.add_nodes("full", "roomy")
@@ -238,6 +274,12 @@ def test_a_node_whose_disk_is_full_gives_the_work_to_others(town: Town, tmp_path
         full.stop()
 
 
+@pytest.mark.fault(
+    "clock skew",
+    on="federation",
+    happens="nothing: the protocol knows durations only, and no time of day of a node",
+    kept="everything, with a clock 20 hours behind and 200 ahead",
+)
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler for the shifted clock")
 @pytest.mark.parametrize("hours", [-20, 200])
 def test_a_node_whose_clock_is_wrong_works_like_any_other(town: Town, tmp_path: Path, hours: int) -> None:
@@ -251,6 +293,12 @@ def test_a_node_whose_clock_is_wrong_works_like_any_other(town: Town, tmp_path: 
     assert {event.kind for event in campaign.events} <= {"started", "progress", "finished"}
 
 
+@pytest.mark.fault(
+    "a second coordinator started by mistake",
+    on="federation",
+    happens="a second gateway on the same ledger, or node under the same key, is refused and told which process is the first",
+    kept="everything",
+)
 def test_a_second_gateway_and_a_second_node_are_refused(town: Town) -> None:
     (one,) = town.add_nodes("one")
     second = Process(town.home.path, "network", "up", "--port", "0")
@@ -262,6 +310,12 @@ def test_a_second_gateway_and_a_second_node_are_refused(town: Town) -> None:
     Campaign(town, iterations(2)).verify()
 
 
+@pytest.mark.fault(
+    "a revoked certificate",
+    on="federation",
+    happens="the node stops, and says why",
+    kept="what it had finished; what it held is done elsewhere",
+)
 def test_a_node_that_is_revoked_ends_and_its_work_is_done_elsewhere(town: Town) -> None:
     one, _ = town.add_nodes("one", "two")
     campaign = Campaign(town, iterations(8, 400_000))
@@ -309,6 +363,12 @@ def pour(address: str, tls: ssl.SSLContext, head: bytes, chunked: bool) -> bytes
     return answer
 
 
+@pytest.mark.fault(
+    "300 MB of garbage to each endpoint",
+    on="federation",
+    happens="refused by what is announced, or cut off at the limit, whether by a stranger or a node",
+    kept="memory (below 64 MB more), and service for the others",
+)
 @pytest.mark.parametrize("known", [False, True], ids=["a stranger", "a node"])
 def test_floods_of_garbage_take_no_memory(town: Town, known: bool) -> None:
     (one,) = town.add_nodes("one")
@@ -363,6 +423,12 @@ def cable() -> Iterator[Cable]:
         subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
+@pytest.mark.fault(
+    "a network cut and healed",
+    on="federation",
+    happens="a cut beyond the lease loses the attempts of the node; once it is healed, the node works on by itself",
+    kept="one result a task; no second membership",
+)
 def test_a_network_cut_and_healed_loses_and_repeats_nothing(
     cable: Cable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,12 @@ def test_a_result_that_does_not_fit_leaves_nothing_and_harms_nothing(on_small_di
     assert told["intact"] == [1_000_000, 1_000_000, 1_000_000, 500_000]
 
 
+@pytest.mark.fault(
+    "a full disk",
+    on="all",
+    happens="the ledger refuses what does not fit, and says what to do",
+    kept="every transaction is whole or not there",
+)
 def test_the_ledger_takes_all_of_a_transaction_or_none_and_goes_on_when_there_is_space(on_small_disk: Case) -> None:
     told = on_small_disk("ledger")
     for words in ("database or disk is full", "Free some space", "MANYBODY_HOME"):
@@ -63,6 +69,12 @@ def test_the_ledger_takes_all_of_a_transaction_or_none_and_goes_on_when_there_is
     assert told["sound"] == "ok"
 
 
+@pytest.mark.fault(
+    "a full disk",
+    on="embedded",
+    happens="the task fails with the reason; its worker goes on",
+    kept="every earlier result",
+)
 def test_a_task_whose_result_does_not_fit_fails_and_its_worker_goes_on(on_small_disk: Case) -> None:
     told = on_small_disk("backend")
     assert told["kinds"] == {"too big": "failed", "small": "finished"}

@@ -75,6 +75,12 @@ def test_what_a_killed_conductor_had_finished_counts_and_the_rest_is_free_at_onc
     ledger.close()
 
 
+@pytest.mark.fault(
+    "kill -9 of the run",
+    on="embedded",
+    happens="its workers end with it; the next run computes what is not in the ledger",
+    kept="every recorded result; one result a task, none half-written",
+)
 def test_started_again_after_kills_at_any_instant_nothing_is_lost_or_counted_twice(site: Any) -> None:
     tasks = several(24, 3_000_000)  # more work than is done between the kills, also where this process is starved
     instants = Key.from_seed(7, "kills").generator().uniform(0.0, 0.15, 4)
@@ -97,6 +103,12 @@ def test_started_again_after_kills_at_any_instant_nothing_is_lost_or_counted_twi
     assert list(site.home.objects.incoming.iterdir()) == []
 
 
+@pytest.mark.fault(
+    "kill -9 of a worker",
+    on="embedded",
+    happens="its attempt is lost at once, with the signal as the reason; a fresh worker takes its place",
+    kept="all but what that worker was computing",
+)
 def test_a_killed_worker_costs_one_attempt(site: Any) -> None:
     conductor = site.start([task("iterate", steps=FOREVER), task("add", terms=[1.0])], workers=2)
     conductor.until("progress")

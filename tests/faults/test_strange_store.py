@@ -47,6 +47,12 @@ def recover(ledger: Ledger, objects: ObjectStore) -> int:
         return Conductor(Plan(STUDY, (), ((TASK,),)), run, ledger, objects, backend).recover()
 
 
+@pytest.mark.fault(
+    "a second coordinator started by mistake",
+    on="all",
+    happens="on another machine that shares the ledger but not the store, it is refused",
+    kept="the results of the first",
+)
 def test_a_result_of_another_machine_is_withdrawn_only_where_it_was_found_corrupt(ledger: Ledger, tmp_path: Path) -> None:
     theirs, ours = ObjectStore(tmp_path / "theirs"), ObjectStore(tmp_path / "ours")
     run = ledger.begin_run(STUDY.digest, Path("out"), "compute", {"host": "far"})

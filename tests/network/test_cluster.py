@@ -82,6 +82,12 @@ def test_all_listen_on_loopback_and_demand_certificates(machines: LocalCluster, 
         Cluster(plain, tmp_path / "objects", None, limits=QUIET)
 
 
+@pytest.mark.fault(
+    "kill -9 of a node",
+    on="cluster",
+    happens="its attempt is lost at once and done elsewhere; it counts as a node no more",
+    kept="the other nodes' work",
+)
 def test_killed_dask_worker_loses_its_attempt_alone(machines: LocalCluster, backend: Cluster) -> None:
     """kill -9 of a Dask worker: its attempt is lost at once, the other goes on; the work is done elsewhere."""
     for number in range(2):
@@ -99,6 +105,12 @@ def test_killed_dask_worker_loses_its_attempt_alone(machines: LocalCluster, back
     machines.start_node(victim)
 
 
+@pytest.mark.fault(
+    "a node that hangs and comes back",
+    on="cluster",
+    happens="after a few silent seconds its attempts are lost and it is retired; awake, what it says counts no more",
+    kept="one result a task",
+)
 def test_frozen_dask_worker_is_retired(machines: LocalCluster, tmp_path: Path) -> None:
     """SIGSTOP of a Dask worker: the engine does not mind, we do after `silence_s`; waking up changes nothing."""
     with Cluster(machines.address, tmp_path / "objects", machines.security, 2, limits=QUIET) as backend:
@@ -118,6 +130,12 @@ def test_frozen_dask_worker_is_retired(machines: LocalCluster, tmp_path: Path) -
     machines.start_node(victim)
 
 
+@pytest.mark.fault(
+    "a node that hangs and comes back",
+    on="cluster",
+    happens="a task that tells nothing until its deadline is lost and its process killed; its node takes other work",
+    kept="one result a task",
+)
 def test_frozen_task_meets_its_deadline(backend: Cluster) -> None:
     """A process that holds its interpreter and tells nothing is lost at the deadline, and killed; its node stays."""
     backend.submit("stuck", task("hold"), {})
@@ -194,6 +212,12 @@ for event in backend.events():
 """
 
 
+@pytest.mark.fault(
+    "kill -9 of the run",
+    on="cluster",
+    happens="nodes notice that the run is gone and kill what computes for it",
+    kept="every result that had come",
+)
 def test_killed_run_leaves_no_process_at_work(machines: LocalCluster, tmp_path: Path) -> None:
     """kill -9 of a run: its nodes notice, and kill what computes for it."""
     words = [sys.executable, "-c", RUN, machines.address, str(tmp_path / "objects"), str(machines.tls)]
@@ -245,6 +269,12 @@ def test_a_closed_backend_takes_no_more(backend: Cluster) -> None:
         backend.submit("late", task("add", terms=[1.0]), {})
 
 
+@pytest.mark.fault(
+    "kill -9 of the gateway or the scheduler",
+    on="cluster",
+    happens="what was running is lost, with the reason; a scheduler that is started anew is used, else the run ends and says so",
+    kept="every result that had come; what was running is computed again",
+)
 def test_dead_scheduler_loses_everything_and_is_found_again(machines: LocalCluster, tmp_path: Path) -> None:
     """kill -9 of the scheduler: attempts are lost with the reason; started again, it is used again; else it is said."""
     with Cluster(machines.address, tmp_path / "objects", machines.security, 2, limits=QUIET) as backend:

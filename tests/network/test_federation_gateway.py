@@ -169,6 +169,12 @@ def test_nobody_without_a_certificate_gets_further_than_joining(town: Town, node
         assert asyncio.run(request(town.address, tls, method, OBJECT, b"", {}))[0] == 401
 
 
+@pytest.mark.fault(
+    "a client where a node is expected",
+    on="federation",
+    happens="403 for whatever only nodes may ask",
+    kept="work and results",
+)
 def test_a_client_is_refused_where_a_node_is_expected(town: Town, tmp_path: Path) -> None:
     client = admit(town, tmp_path, role="client")
     for path in ("/v1/node", "/v1/lease", "/v1/heartbeat", "/v1/finish", "/v1/fail"):
@@ -189,6 +195,12 @@ def with_certificate(node: Hand, folder: Path, authority: Authority, days: int) 
     return tls
 
 
+@pytest.mark.fault(
+    "an expired certificate",
+    on="federation",
+    happens="refused in the TLS handshake",
+    kept="nothing is read from it",
+)
 def test_certificates_that_are_expired_or_of_another_authority_do_not_get_through_tls(
     town: Town, node: Hand, tmp_path: Path
 ) -> None:
@@ -199,12 +211,24 @@ def test_certificates_that_are_expired_or_of_another_authority_do_not_get_throug
             asyncio.run(request(town.address, tls, "POST", "/v1/hello", b"{}", {}))
 
 
+@pytest.mark.fault(
+    "an unknown certificate",
+    on="federation",
+    happens="one of another authority is refused in the TLS handshake, one of ours that no member has with 401",
+    kept="nothing of a body is read",
+)
 def test_a_valid_certificate_that_no_member_has_is_refused(town: Town, node: Hand, tmp_path: Path) -> None:
     tls = with_certificate(node, tmp_path, Office(town.home).authority(), 10)
     status, text = asyncio.run(request(town.address, tls, "POST", "/v1/hello", b"{}", {}))
     assert (status, "unknown" in text) == (401, True)
 
 
+@pytest.mark.fault(
+    "a revoked certificate",
+    on="federation",
+    happens="live connections end within seconds and every request is refused with 403",
+    kept="its work is handed to others",
+)
 def test_a_revoked_node_is_cut_off_and_its_work_returned(town: Town, node: Hand) -> None:
     attempt = submit(town)
     node.lease()
@@ -340,6 +364,12 @@ def test_a_result_is_signed_and_the_ledger_can_show_it(town: Town, node: Hand, t
     assert not verify(proof.certificate, claim(proof.attempt, proof.task, "0" * 64, proof.node, proof.protocol), proof.signature)
 
 
+@pytest.mark.fault(
+    "a replayed message",
+    on="federation",
+    happens="a result that is sent again is refused: its attempt has ended",
+    kept="the first result",
+)
 def test_a_replayed_result_changes_nothing(town: Town, node: Hand, tmp_path: Path) -> None:
     attempt = submit(town)
     order = node.lease()
@@ -437,6 +467,12 @@ def put(node: Hand, attempt: str, digest: str, body: bytes, offset: int, length:
     return node.request("PUT", f"/v1/objects/{digest}", io.BytesIO(body), **headers)[0]
 
 
+@pytest.mark.fault(
+    "a truncated body",
+    on="federation",
+    happens="the result is refused and does not exist; its node sends the rest",
+    kept="what had come; nobody can read half a result",
+)
 def test_an_upload_that_broke_goes_on_where_it_ended(town: Town, node: Hand, tmp_path: Path) -> None:
     attempt = submit(town)
     node.lease()
@@ -481,6 +517,12 @@ def test_inputs_are_shown_only_to_whoever_needs_them(town: Town, node: Hand, tmp
     assert np.array_equal(mine.get(stored.digest).arrays["total"], np.arange(100_000.0))
 
 
+@pytest.mark.fault(
+    "a result that rots on the disk",
+    on="federation",
+    happens="no node gets it; it is set aside, so that the run computes it again",
+    kept="nothing is computed from it",
+)
 def test_a_rotten_input_is_set_aside_and_named(town: Town, node: Hand) -> None:
     stored = town.home.objects.put(Output({"total": np.arange(10.0) + 5}))
     attempt = submit(town, {"state": stored.digest})
