@@ -47,6 +47,11 @@ class Process:
         return self._process.pid
 
     @property
+    def status(self) -> int | None:
+        """How it has ended; None while it runs."""
+        return self._process.poll()
+
+    @property
     def said(self) -> str:
         """What it has printed."""
         return self.log.read_bytes()[self._before :].decode(errors="replace")
@@ -107,9 +112,14 @@ class Town:
     """A gateway and its nodes as processes below a folder, each with a home of its own."""
 
     def __init__(
-        self, folder: Path, lease_s: float = 10.0, environment: Mapping[str, str] | None = None, host: str = "127.0.0.1"
+        self,
+        folder: Path,
+        lease_s: float = 10.0,
+        environment: Mapping[str, str] | None = None,
+        host: str = "127.0.0.1",
+        checkpoint_s: float = 60.0,
     ) -> None:
-        self.host = host
+        self.host, self.checkpoint_s = host, checkpoint_s
         self.folder, self.lease_s = folder, lease_s
         self.environment = dict(environment or {})
         self.home = Home(folder / "gateway")
@@ -130,7 +140,8 @@ class Town:
 
     def start_gateway(self, *options: str) -> Process:
         """Start the gateway, or start it again: where it was before."""
-        words = ("network", "up", "--host", self.host, "--lease", str(self.lease_s), *options)
+        intervals = ("--lease", str(self.lease_s), "--checkpoint", str(self.checkpoint_s))
+        words = ("network", "up", "--host", self.host, *intervals, *options)
         self.gateway = Process(self.home.path, *words, environment=self.environment)
         self.gateway.wait_for("Gateway at")
         return self.gateway
@@ -178,12 +189,14 @@ class Town:
 class OwnTown:
     """A backend with a federation of its own, which ends with it: what the contract suite wants."""
 
-    def __init__(self, objects_root: Path, workers: int = 2, start: Callable[..., Town] = Town) -> None:
+    def __init__(
+        self, objects_root: Path, workers: int = 2, start: Callable[..., Town] = Town, checkpoint_s: float = 60.0
+    ) -> None:
         folder = objects_root.parent
         (folder / "gateway").mkdir(parents=True, exist_ok=True)
         objects_root.mkdir(exist_ok=True)
         (folder / "gateway" / "objects").symlink_to(objects_root)  # the suite looks for results there
-        self.town = start(folder)
+        self.town = start(folder, checkpoint_s=checkpoint_s)
         try:
             self.town.add_nodes(*(f"node-{number}" for number in range(workers)))
             self._backend = self.town.backend()
@@ -194,6 +207,12 @@ class OwnTown:
     def submit(self, attempt: str, task: Task, inputs: Mapping[str, str], avoid: frozenset[str] = frozenset()) -> None:
         """Queue an attempt."""
         self._backend.submit(attempt, task, inputs, avoid)
+
+    def submit_resumable(
+        self, attempt: str, task: Task, inputs: Mapping[str, str], avoid: frozenset[str], checkpoint: str
+    ) -> None:
+        """Queue an attempt that leaves checkpoints."""
+        self._backend.submit_resumable(attempt, task, inputs, avoid, checkpoint)
 
     def events(self, timeout: float | None = None) -> Iterator[Event]:
         """Events as they come."""
