@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := $(VENV)/peers
+FLOWER := $(VENV)/flower
 RUN := $(VENV)/.manybody
 DEV := $(VENV)/.manybody-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -24,7 +25,7 @@ demo: $(RUN) ## the equation of state of the Lennard-Jones liquid, to a report w
 	@echo "The report: $(CURDIR)/runs/demo/report.html"
 
 .PHONY: test
-test: $(DEV) browser server ## every test
+test: $(DEV) browser server flower ## every test
 	@$(BIN)/python -m pytest $(TESTS)
 
 .PHONY: lint
@@ -49,6 +50,18 @@ $(PEERS)/.ready: benchmarks/peers.txt
 	@echo "Installing the peers of the benchmarks into $(PEERS) (once)"
 	@$(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet -r benchmarks/peers.txt
+	@touch $@
+
+# Flower wants older versions of some of what we use. They lie before ours in an environment that is ours otherwise.
+.PHONY: flower
+flower: $(FLOWER)/.ready
+$(FLOWER)/.ready: pyproject.toml $(DEV)
+	@echo "Installing Flower into $(FLOWER), to test the bridge (once)"
+	@$(PYTHON) -m venv --clear $(FLOWER)
+	@echo "import site; site.addsitedir('$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')')" \
+	  > "$$($(FLOWER)/bin/python -c 'import site; print(site.getsitepackages()[0])')/ours.pth"
+	@$(FLOWER)/bin/python -m pip --disable-pip-version-check install --quiet \
+	  "$$(sed -n 's/^flower = \["\(.*\)"\]$$/\1/p' pyproject.toml)" > $(FLOWER)/pip.log 2>&1 || { cat $(FLOWER)/pip.log; exit 1; }
 	@touch $@
 
 .PHONY: constraints

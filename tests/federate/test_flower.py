@@ -1,13 +1,12 @@
 """Our rules against Flower's strategies: its recorded answers always, a live Flower where there is one.
 
-A live one is found in this interpreter, or in the one that ``MANYBODY_FLOWER_PYTHON`` names.
+A live one is found by `manybody.testing.flower`.
 """
 
 import importlib.util
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from manybody.federate.median import CoordinateMedian
 from manybody.federate.proximal import FedProx
 from manybody.federate.tensors import Contribution, Round
 from manybody.federate.trimmed import TrimmedMean
+from manybody.testing.flower import REMEDY, interpreter
 
 ORACLE = Path(__file__).with_name("flower_oracle.py")
 RECORDED = json.loads(Path(__file__).with_name("flower-1.41.0.json").read_text())
@@ -80,9 +80,9 @@ def test_agrees_with_flowers_recorded_answers(name):
 
 
 def test_agrees_with_a_live_flower():
-    python = os.environ.get("MANYBODY_FLOWER_PYTHON") or (sys.executable if importlib.util.find_spec("flwr") else None)
+    python = interpreter()
     if python is None:
-        pytest.skip("Flower is not installed; set MANYBODY_FLOWER_PYTHON to an interpreter that has flwr 1.41.0")
+        pytest.skip(REMEDY)
     environment = os.environ | {"FLWR_TELEMETRY_ENABLED": "0"}
     done = subprocess.run([python, str(ORACLE)], capture_output=True, text=True, timeout=120, env=environment, check=True)
     live = json.loads(done.stdout)

@@ -1,0 +1,130 @@
+"""Flower's strategies over our backends. Run by test_flower_bridge.py, with an interpreter that has Flower."""
+
+import importlib.util
+import json
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord
+from flwr.serverapp import strategy
+
+from manybody.core import catalog
+from manybody.core.task import Output
+from manybody.federate.flower import Client, FlowerGrid, Training
+from manybody.network.local import Embedded
+from manybody.store.objects import ObjectStore
+
+HERE = Path(__file__).parent
+PLUGINS = HERE / "plugins"
+RECORDED = json.loads((HERE / "flower-1.41.0.json").read_text())["after"]
+logging.getLogger("flwr").setLevel(logging.CRITICAL)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def method():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(PLUGINS)
+        patch.setenv("PYTHONPATH", str(PLUGINS) + os.pathsep + os.environ.get("PYTHONPATH", ""))
+        catalog.entries.cache_clear()
+        yield
+    catalog.entries.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory):
+    return ObjectStore(tmp_path_factory.mktemp("objects"))
+
+
+@pytest.fixture(scope="module")
+def backend(method, objects):
+    with Embedded(objects.root, 2) as backend:
+        yield backend
+
+
+def record(tensors):
+    return ArrayRecord({name: Array(np.asarray(values)) for name, values in tensors.items()})
+
+
+def tensors(record):
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def parties(objects, count=3, features=4):
+    """Clients whose data are of one truth w, with noise, and of different numbers of samples."""
+    rng = np.random.default_rng(7)
+    w, found = rng.normal(size=features), []
+    for number in range(count):
+        x = rng.normal(size=(20 + 10 * number, features))
+        y = x @ w + 0.1 * rng.normal(size=len(x))
+        found.append((x, y))
+    clients = [
+        Client(f"site-{i}", {"data": objects.put(Output({"x": x, "y": y})).digest}, {"steps": 3, "rate": 0.3})
+        for i, (x, y) in enumerate(found)
+    ]
+    return clients, found
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    spec = importlib.util.spec_from_file_location("flower_oracle", HERE / "flower_oracle.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+STRATEGIES = {
+    "mean": strategy.FedAvg,
+    "fedprox": lambda **options: strategy.FedProx(proximal_mu=0.1, **options),
+    "median": strategy.FedMedian,
+    "trimmed": lambda **options: strategy.FedTrimmedAvg(beta=0.3, **options),
+    "krum": lambda **options: strategy.Krum(num_malicious_nodes=2, **options),
+    "multi-krum": lambda **options: strategy.MultiKrum(num_malicious_nodes=2, num_nodes_to_select=3, **options),
+    "fedavgm": lambda **options: strategy.FedAvgM(server_learning_rate=0.5, server_momentum=0.9, **options),
+    "fedadagrad": lambda **options: strategy.FedAdagrad(eta=0.1, tau=1e-3, **options),
+    "fedadam": lambda **options: strategy.FedAdam(eta=0.1, beta_1=0.9, beta_2=0.99, tau=1e-3, **options),
+    "fedyogi": lambda **options: strategy.FedYogi(eta=0.1, beta_1=0.9, beta_2=0.99, tau=1e-3, **options),
+}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_strategies_give_over_the_bridge_what_is_on_record(name, backend, objects, oracle):
+    """Seven clients answer what is on record, three rounds; the recorded answers equal those of our own rules."""
+    by_round = oracle.rounds()
+    samples = [1] * oracle.NODES if "krum" in name else oracle.SAMPLES
+    clients = []
+    for node in range(oracle.NODES):
+        answers = {f"{r}/{k}": v for r, nodes in enumerate(by_round, start=1) for k, v in nodes[node].items()}
+        clients.append(Client(f"node-{node}", {"data": objects.put(Output(answers)).digest}, {"samples": samples[node]}))
+    training = Training(
+        "least-squares",
+        stages={"train": "replay"},
+        settings={"server-round": "round", "proximal-mu": "pull"},
+    )
+    after = {}
+    with FlowerGrid(backend, objects, training, clients) as grid:
+        STRATEGIES[name](fraction_evaluate=0.0).start(
+            grid, record(oracle.start()), num_rounds=3, evaluate_fn=lambda number, arrays: after.update({number: tensors(arrays)})
+        )
+    assert sorted(after) == [0, 1, 2, 3]
+    for number, recorded in enumerate(RECORDED[name], start=1):
+        for tensor, values in recorded.items():
+            np.testing.assert_allclose(after[number][tensor], values, rtol=2e-14, atol=2e-15, err_msg=f"{name}, {tensor}")
+
+
+def test_training_finds_what_all_data_together_say(backend, objects):
+    """Federated averaging of one gradient step each, weighted by samples, is a gradient step on all data."""
+    clients, data = parties(objects)
+    clients = [Client(c.name, c.inputs, c.parameters | {"steps": 1}) for c in clients]
+    x, y = (np.concatenate(parts) for parts in zip(*data, strict=True))
+    w = np.zeros(4)
+    with FlowerGrid(backend, objects, Training("least-squares"), clients) as grid:
+        result = strategy.FedAvg().start(grid, record({"w": w}), num_rounds=5)
+    for _ in range(5):
+        w = w - 0.3 * x.T @ (x @ w - y) / len(y)
+    np.testing.assert_allclose(tensors(result.arrays)["w"], w, rtol=1e-13)  # a sum of 90 products in another order
+    losses = [result.evaluate_metrics_clientapp[number]["loss"] for number in range(1, 6)]
+    assert losses[-1] == pytest.approx(np.mean((x @ w - y) ** 2) / 2, rel=1e-12)
+    assert losses == sorted(losses, reverse=True)
