@@ -89,6 +89,10 @@ class MethodSpec(NamedSpec, ABC):
         """Refuse (`core.spec.refuse`) a system whose parameters this method cannot run with its own; all suit by default."""
         return None
 
+    def repeatable(self, stage: str) -> bool:
+        """Whether honest nodes of one kind give equal bits for a task of `stage`; not where a node's own secret enters."""
+        return True
+
     def extended(self, scale: float) -> MethodSpec:
         """The same method with its extent multiplied by `scale`."""
         if scale == 1.0:

@@ -39,6 +39,13 @@ class NamedSpec(Spec):
 
     name: str
 
+    def __str__(self) -> str:
+        """For a reader: the name, and what differs from the defaults."""
+        fields = type(self).model_fields
+        given = {name: getattr(self, name) for name in fields if name != "name"}
+        told = [f"{name} {value}" for name, value in given.items() if value != fields[name].default]
+        return f"{self.name} ({', '.join(told)})" if told else self.name
+
 
 def refuse(field: str, expected: str, came: object, remedy: str) -> NoReturn:
     """Raise, inside a pydantic validator, an error that names the field, the expectation and the remedy."""

@@ -15,8 +15,15 @@ from manybody.core.task import Task
 from manybody.core.units import UnitSystem
 
 
-def _member(group: catalog.Group) -> BeforeValidator:
-    """Turn ``{"name": .., field: ..}`` into the spec that the catalog has under that name."""
+@dataclass(frozen=True)
+class Member(BeforeValidator):
+    """Marks a field whose value is a member of the catalog's `group`, and reads it."""
+
+    group: catalog.Group = "systems"
+
+
+def member(group: catalog.Group) -> Member:
+    """Turns ``{"name": .., field: ..}`` into the spec that the catalog has under that name."""
 
     def parse(value: Any) -> Any:
         if isinstance(value, Spec):
@@ -31,13 +38,13 @@ def _member(group: catalog.Group) -> BeforeValidator:
             refuse("name", problem.expected, problem.came, problem.remedy)
         return catalog.load_spec(group, value["name"]).model_validate(value)
 
-    return BeforeValidator(parse)
+    return Member(parse, group=group)
 
 
-System = Annotated[SerializeAsAny[SystemSpec], _member("systems")]
-Method = Annotated[SerializeAsAny[MethodSpec], _member("methods")]
-Measure = Annotated[SerializeAsAny[MeasureSpec], _member("measures")]
-Check = Annotated[SerializeAsAny[CheckSpec], _member("checks")]
+System = Annotated[SerializeAsAny[SystemSpec], member("systems")]
+Method = Annotated[SerializeAsAny[MethodSpec], member("methods")]
+Measure = Annotated[SerializeAsAny[MeasureSpec], member("measures")]
+Check = Annotated[SerializeAsAny[CheckSpec], member("checks")]
 
 
 class Budget(Spec):
@@ -102,7 +109,9 @@ class Study(Spec):
             changes[part][field] = value
         system = type(self.system).model_validate(self.system.document() | changes["system"])
         method = type(self.method).model_validate(self.method.document() | changes["method"])
-        label = ", ".join(f"{path.split('.')[1]} {_text(value)}" for path, value in self.sweep[index].items())
+        parts = {"system": system, "method": method}
+        values = {path: getattr(parts[path.split(".")[0]], path.split(".")[1]) for path in self.sweep[index]}
+        label = ", ".join(f"{path.split('.')[1]} {_text(value)}" for path, value in values.items())
         return Point(index, label or self.system.name, system, method.extended(self.scale))
 
 

@@ -55,12 +55,16 @@ class Krum(AggregationRule):
     bad: int = Field(1, ge=0, description="bad nodes to bear, f")
     keep: int = Field(1, ge=1, description="contributions to average; 1 is Krum, more is multi-Krum")
 
+    @property
+    def fewest(self) -> int:
+        """2 f + 3, and enough that those kept are among n - f - 2."""
+        return max(2 * self.bad + 3, self.keep + self.bad + 2)
+
     def chosen(self, round_: Round) -> tuple[str, ...]:
         """The nodes whose contributions are kept, best first."""
         n = len(round_.nodes)
-        needed = max(2 * self.bad + 3, self.keep + self.bad + 2)
-        if n < needed:
-            expected = f"at least {needed} contributions for bad = {self.bad}, keep = {self.keep}"
+        if n < self.fewest:
+            expected = f"at least {self.fewest} contributions for bad = {self.bad}, keep = {self.keep}"
             raise InputError(Problem("rule krum", expected, f"{n}", "Wait for more nodes, or lower `bad` or `keep`."))
         order = np.argsort(krum_scores(squared_distances(round_), self.bad), kind="stable")
         return tuple(round_.nodes[index] for index in order[: self.keep])

@@ -48,6 +48,11 @@ class FedProx(AggregationRule):
     weighting: Weighting = Field("samples", description="what a node's weight comes from")
     largest_share: float = Field(1.0, gt=0, le=1, description="most that one node may weigh, of all")
 
+    @property
+    def pull(self) -> float:
+        """mu."""
+        return self.mu
+
     def combine(self, round_: Round) -> NamedTensors:
         """The weighted mean of each tensor."""
         return mean_of(round_, self.weighting, self.largest_share)

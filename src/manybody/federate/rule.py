@@ -9,9 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from manybody.core.spec import NamedSpec
 from manybody.federate.tensors import NamedTensors, Round, named
+from manybody.federate.weights import Weighting
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,21 @@ class ServerState:
 
 class AggregationRule(NamedSpec, ABC):
     """How the contributions of a round become one set of parameters. Pure: the same round gives the same bits."""
+
+    @property
+    def fewest(self) -> int:
+        """The fewest contributions that it can combine."""
+        return 1
+
+    @property
+    def weighs_by(self) -> Weighting:
+        """Which fact of the nodes it needs."""
+        return cast("Weighting", getattr(self, "weighting", "equal"))
+
+    @property
+    def pull(self) -> float:
+        """Strength of the proximal term that nodes add to their loss."""
+        return 0.0
 
     def start(self, parameters: NamedTensors) -> ServerState:
         """The state before the first round, from the parameters that the nodes start with."""

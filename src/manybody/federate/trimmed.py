@@ -31,10 +31,15 @@ class TrimmedMean(AggregationRule):
     name: Literal["trimmed-mean"] = "trimmed-mean"
     bad: int = Field(1, ge=0, description="bad nodes to bear; so many are cut at each end")
 
+    @property
+    def fewest(self) -> int:
+        """One more than are cut."""
+        return 2 * self.bad + 1
+
     def combine(self, round_: Round) -> NamedTensors:
         """The trimmed mean of each coordinate of each tensor."""
         n = len(round_.nodes)
-        if n <= 2 * self.bad:
+        if n < self.fewest:
             expected = f"more than {2 * self.bad} contributions to bear {self.bad} bad nodes"
             raise InputError(Problem("rule trimmed-mean", expected, f"{n}", "Wait for more nodes, or lower `bad`."))
         return MappingProxyType({name: round_.cast(name, trimmed_mean(round_.stacked(name), self.bad)) for name in round_.names})

@@ -99,7 +99,7 @@ def _sections(study: Study) -> Iterator[str]:
             yield from ("", f"{name}:{comment}", *(line for member in value for line in _item(member, units)), "")
         elif name == "sweep":
             if value != ({},):
-                yield from ("", f"sweep:{comment}", *(f"  - {_point(study, point)}" for point in value), "")
+                yield from ("", f"sweep:{comment}", *(f"  - {_point(study, index)}" for index in range(len(value))), "")
         elif name == "budget":
             yield f"budget: {{wall_time: {_wall_time(study.budget.wall_time_s)}}}{comment}"
         else:
@@ -136,8 +136,13 @@ def _shown(value: float, dimension: Dimension, units: UnitSystem | None) -> str:
     return "reduced units" if units is None else show_quantity(value, dimension, units)
 
 
-def _point(study: Study, point: Mapping[str, Any]) -> str:
+def _point(study: Study, index: int) -> str:
     """One point of a sweep, each value in the unit of the field that its path names."""
+    varied = study.point(index)
+    point = {
+        path: getattr(getattr(varied, path.split(".")[0]), path.split(".")[1]) if isinstance(value, Mapping) else value
+        for path, value in study.sweep[index].items()
+    }
     dimensions = {
         f"{part}.{field.name}": field.dimension
         for part, spec in (("system", study.system), ("method", study.method))
@@ -165,8 +170,9 @@ def _flow(value: Any, dimension: Dimension | None, units: UnitSystem | None) -> 
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, BaseModel):
-        value = {field.name: _flow(getattr(value, field.name), field.dimension, units) for field in parameters(type(value))}
-        return f"{{{', '.join(f'{name}: {text}' for name, text in value.items())}}}"
+        texts = {"name": value.name} if isinstance(value, NamedSpec) else {}
+        texts |= {field.name: _flow(getattr(value, field.name), field.dimension, units) for field in parameters(type(value))}
+        return f"{{{', '.join(f'{name}: {text}' for name, text in texts.items())}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(_flow(item, dimension, units) for item in value)}]"
     if isinstance(value, int | float):

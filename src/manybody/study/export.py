@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from manybody.core.digest import canonical_json
 from manybody.core.protocols import Evidence, Samples
@@ -132,7 +133,8 @@ def _coordinates(plan: Plan) -> dict[str, Any]:
     }
     for path in paths:
         part, field = path.split(".")
-        values = np.array([getattr(getattr(point, part), field) for point in plan.points])
+        swept = [getattr(getattr(point, part), field) for point in plan.points]
+        values = np.array([str(value) if isinstance(value, BaseModel) else value for value in swept])
         coordinates[path] = ("point", values, {"units": "reduced"})
     return coordinates
 

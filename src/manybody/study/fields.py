@@ -10,7 +10,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from manybody.core import catalog
 from manybody.core.spec import NamedSpec
+from manybody.core.study import Member
 from manybody.core.units import Dimension
 
 _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
@@ -71,12 +73,26 @@ def dimension_of(annotation: Any, metadata: Any = ()) -> Dimension | None:
     return None
 
 
-def model_of(annotation: Any) -> type[BaseModel] | None:
-    """The spec that an annotation asks for, also inside ``X | None``."""
+def models_of(annotation: Any) -> tuple[type[BaseModel], ...]:
+    """The specs that an annotation leaves to choose from, also inside ``X | None``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = [model for argument in get_args(annotation) if (model := model_of(argument)) is not None]
+        return (annotation,)
+    return tuple(model for argument in get_args(annotation) for model in models_of(argument))
+
+
+def model_of(annotation: Any) -> type[BaseModel] | None:
+    """The spec that an annotation asks for, the first where there are several."""
+    found = models_of(annotation)
     return found[0] if found else None
+
+
+def named_choices(annotation: Any, metadata: Any) -> Mapping[str, type[BaseModel]]:
+    """The specs that a field takes by `name`: members of a group of the catalog, or those of a union; else none."""
+    group = next((item.group for item in metadata if isinstance(item, Member)), None)
+    if group is not None:
+        return {name: catalog.load_spec(group, name) for name in catalog.entries(group)}
+    choices = [model for model in models_of(annotation) if issubclass(model, NamedSpec)]
+    return {str(model.model_fields["name"].default): model for model in choices}
 
 
 def choices_of(annotation: Any) -> tuple[str, ...]:

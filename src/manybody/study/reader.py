@@ -12,7 +12,7 @@ from manybody.core import catalog
 from manybody.core.errors import Problem
 from manybody.core.study import Budget
 from manybody.core.units import ENERGY, LENGTH, MASS, Dimension, UnitError, UnitSystem, parse_quantity, parse_si
-from manybody.study.fields import admits, dimension_of, model_of
+from manybody.study.fields import admits, dimension_of, model_of, named_choices
 from manybody.study.located import Located, Mapping, Place, Scalar, Sequence, plain
 
 Path = tuple[str | int, ...]
@@ -133,6 +133,8 @@ class Reader:
     def _value(self, entry: Located, annotation: Any, metadata: Any, path: Path) -> Any:
         self.mark(path, entry)
         dimension = dimension_of(annotation, metadata)
+        if choices := named_choices(annotation, metadata):
+            return self._chosen(entry, choices, admits(annotation, type(None)), path)
         inner = model_of(annotation)
         if inner is not None and isinstance(entry, Mapping):
             return self.fields(entry, inner, path)
@@ -147,6 +149,19 @@ class Reader:
             what = "a number" if admits(annotation, float) or admits(annotation, int) else "text"
             self.complain(path, what, entry.place.text, f"Give {what}; true and false are neither.")
         return plain(entry)
+
+    def _chosen(self, entry: Located, choices: AbstractMapping[str, type[BaseModel]], optional: bool, path: Path) -> Any:
+        """One of several specs, told by its name: the name alone, or a mapping with `name` and fields."""
+        if optional and isinstance(entry, Scalar) and entry.value is None:
+            return None
+        body = entry if isinstance(entry, Mapping) else Mapping(entry.place, {"name": entry})
+        name = body.entries.get("name")
+        if not isinstance(name, Scalar) or name.value not in choices:
+            came = "no `name`" if name is None else name.place.text
+            remedy = catalog.suggest(str(name.value) if isinstance(name, Scalar) else "", choices)
+            self.complain(path, f"`name: ..` with one of {', '.join(choices)}", came, remedy)
+            return None
+        return self.fields(body, choices[str(name.value)], path)
 
     def _quantity(self, entry: Located, dimension: Dimension, path: Path) -> float | None:
         """A quantity in reduced units of the study."""

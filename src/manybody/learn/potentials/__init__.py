@@ -1,0 +1,1 @@
+"""Pair potentials learned from energies and forces of configurations."""
