@@ -26,6 +26,7 @@ from manybody.network.federation.blobs import Partial
 from manybody.network.federation.client import AwayError, Client, RefusedByGatewayError
 from manybody.network.federation.membership import Invitation, Joined, join, leave_gateway
 from manybody.network.federation.protocol import (
+    VERSIONS,
     Accepted,
     Advance,
     AskWork,
@@ -90,7 +91,7 @@ class Hand:
         return work.orders[0]
 
     def finish(self, order: Order, result: str, key: Any = None) -> None:
-        said = claim(order.attempt, order.task.digest, result, self.joined.name, 1)
+        said = claim(order.attempt, order.task.digest, result, self.joined.name, VERSIONS[-1])
         message = Finish(
             attempt=order.attempt, task=order.task.digest, result=result, worker=f"{self.joined.name}/w", seconds=0.1,
             signature=sign(key or self.joined.key, said),

@@ -23,6 +23,7 @@ def up(
         list[str] | None, typer.Option("--name", help="Name or address under which nodes reach this machine; repeatable.")
     ] = None,
     lease: Annotated[float, typer.Option(min=1.0, help="Seconds after which the work of a silent node goes to others.")] = 15.0,
+    checkpoint: Annotated[float, typer.Option(min=0.0, help="Seconds between the checkpoints of a long task.")] = 60.0,
     cluster: Annotated[
         bool, typer.Option("--cluster", help="Run a Dask scheduler instead, for machines that trust each other.")
     ] = False,
@@ -47,7 +48,7 @@ def up(
             "Invite a node with `manybody invite`; run on the network with `manybody run STUDY --network " + address + "`."
         )
 
-    serve(Home(), host, port, name or [], Settings(lease_s=lease), announce)
+    serve(Home(), host, port, name or [], Settings(lease_s=lease, checkpoint_s=checkpoint), announce)
 
 
 def _cluster_up(host: str, port: int, workers: int | None, jobs: Path | None) -> None:

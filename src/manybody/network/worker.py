@@ -27,6 +27,7 @@ from manybody.core.protocols import MethodSpec, Stage
 from manybody.core.task import Output, Progress, Task
 from manybody.network.messages import Checkpointed, Failed, Finished, Progressed, Ready, Run, read_order, write
 from manybody.store.objects import ObjectStore
+from manybody.store.provenance import architecture, provenance
 
 PROGRESS_INTERVAL_S = 0.2  # at most five reports a second: enough for an eye, nothing for the conductor
 CHECKPOINT_SHARE = 50  # a checkpoint that takes long is taken less often: at most a fiftieth of the time goes into them
@@ -37,7 +38,8 @@ class Lent:
     """What this worker lends a running task (`core.protocols.Context`).
 
     A checkpoint is stored with the task and the attempt that it belongs to. So no two attempts store the same object,
-    and one can be removed without a look at the others. `earlier_s` is the time spent before the checkpoint resumed.
+    and one can be removed without a look at the others. On another architecture than its own, which would compute other
+    bits, a task begins anew. `earlier_s` is the time spent before the checkpoint resumed.
     """
 
     device = "cpu"
@@ -60,7 +62,7 @@ class Lent:
             self._channel.sendall(write(Progressed(attempt=self._order.attempt, progress=plain(progress))))
 
     def resume(self) -> Output | None:
-        """The checkpoint that came with the order; None where there is none, or it is lost or damaged, which is said."""
+        """The checkpoint that came with the order; None where there is none, or none that can be used here, which is said."""
         if not self._order.checkpoint:
             return None
         try:
@@ -70,6 +72,9 @@ class Lent:
             return None
         if found.document.get("checkpoint_of") != self._order.task.digest:
             raise TaskError(f"{self._order.task.label}: expected its checkpoint; {self._order.checkpoint} is something else.")
+        if found.document["architecture"] != architecture(provenance()):
+            print(f"{self._order.task.label} begins anew: its checkpoint is of another architecture", file=sys.stderr, flush=True)
+            return None
         self.earlier_s = float(found.document["seconds"])
         return Output(found.arrays, found.document["document"])
 
@@ -79,7 +84,10 @@ class Lent:
         if self._order.checkpoint is None or begin < self._due:
             return
         seconds = self.earlier_s + begin - self._start
-        whose = {"checkpoint_of": self._order.task.digest, "attempt": self._order.attempt, "seconds": seconds}
+        whose = {
+            "checkpoint_of": self._order.task.digest, "attempt": self._order.attempt, "seconds": seconds,
+            "architecture": architecture(provenance()),
+        }  # fmt: skip
         try:
             stored = self._objects.put(Output(output.arrays, whose | {"document": dict(output.document)}))
         except StoreError as error:

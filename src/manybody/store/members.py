@@ -26,7 +26,10 @@ _UNFIT = re.compile(r"[^a-z0-9-]+")
 
 @dataclass(frozen=True)
 class Member:
-    """A machine that has joined: `report` is what it told of itself as JSON, `revoked` the time it was shut out."""
+    """A machine that has joined: `report` is what it told of itself as JSON, `revoked` the time it was shut out.
+
+    `load` counts the tasks that run on its processors or want to, as it last told.
+    """
 
     id: int
     name: str
@@ -36,6 +39,7 @@ class Member:
     joined: float
     seen: float | None
     report: str
+    load: float | None
     revoked: float | None
     reason: str
 
@@ -118,9 +122,10 @@ def describe(connection: Connection, member: int, report: str) -> None:
     connection.execute(update(members).where(members.c.id == member).values(report=report, seen=time.time()))
 
 
-def greet(connection: Connection, member: int, now: float) -> None:
-    """Note that a member has just been heard."""
-    connection.execute(update(members).where(members.c.id == member).values(seen=now))
+def greet(connection: Connection, member: int, now: float, load: float | None = None) -> None:
+    """Note that a member has just been heard, and its load where it told it."""
+    told = {"seen": now} | ({} if load is None else {"load": load})
+    connection.execute(update(members).where(members.c.id == member).values(told))
 
 
 def shut_out(connection: Connection, member: int, reason: str) -> int:

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+from manybody.core.digest import digest_document
 
 PACKAGES = ("manybody", "numpy", "numba", "torch")
+OWN_TO_A_MACHINE = frozenset({"host", "cores"})  # of a provenance; what is left decides the bits of a result
+
+
+def architecture(document: Mapping[str, Any]) -> str:
+    """The class of machines that give the same bits: what a provenance says but for the machine's name and size.
+
+    Empty where it says nothing.
+    """
+    said = {name: value for name, value in document.items() if name not in OWN_TO_A_MACHINE}
+    return digest_document(said)[:16] if said else ""
 
 
 def provenance() -> dict[str, str | int]:

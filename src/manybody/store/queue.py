@@ -23,24 +23,33 @@ from manybody.store.schema import attempts as claims
 from manybody.store.schema import members, queue
 
 State = Literal["waiting", "leased", "finished", "failed", "lost", "cancelled", "follows"]
+_STANDING = (
+    "state", "worker", "progress", "result", "nbytes", "seconds", "reason",
+    "checkpoint", "checkpoint_nbytes", "checkpoint_fraction",
+)  # fmt: skip
 _PAGE = 64  # rows looked at a time for one that a node may run
 
 
 @dataclass(frozen=True)
 class Queued:
-    """An attempt that a node is to run. `deadline_s` counts from the lease."""
+    """An attempt that a node is to run. `deadline_s` counts from the lease.
+
+    `resumes` is the digest of the checkpoint to go on from, empty where there is none yet, None where none are wanted.
+    """
 
     attempt: str
     task: Task
     inputs: Mapping[str, str]
     avoid: frozenset[str]
     deadline_s: float
+    resumes: str | None = None
 
     @classmethod
     def read(cls, row: RowMapping) -> Queued:
         """From a row of the queue."""
         avoid = frozenset(json.loads(row["avoid"]))
-        return cls(row["attempt"], Task.model_validate_json(row["document"]), json.loads(row["inputs"]), avoid, row["deadline_s"])
+        task = Task.model_validate_json(row["document"])
+        return cls(row["attempt"], task, json.loads(row["inputs"]), avoid, row["deadline_s"], row["resumes"])
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,9 @@ class Standing:
     nbytes: int
     seconds: float
     reason: str
+    checkpoint: str
+    checkpoint_nbytes: int
+    checkpoint_fraction: float
 
 
 @dataclass(frozen=True)
@@ -111,6 +123,7 @@ def submit(connection: Connection, wanted: Queued, refused: str = "", orphaned: 
         "submitted": now,
         "ended": now if refused else None,
         "deadline_s": wanted.deadline_s,
+        "resumes": wanted.resumes,
     }
     connection.execute(queue.insert().values(row))
 
@@ -154,10 +167,7 @@ def standings(connection: Connection, asked: Iterable[str]) -> list[Standing]:
     """Where attempts stand that are not merely waiting; one that follows another stands where that one does."""
     source = queue.alias("source")
     follows = queue.c.state == "follows"
-    columns = [
-        case((follows, source.c[name]), else_=queue.c[name]).label(name)
-        for name in ("state", "worker", "progress", "result", "nbytes", "seconds", "reason")
-    ]
+    columns = [case((follows, source.c[name]), else_=queue.c[name]).label(name) for name in _STANDING]
     query = select(queue.c.attempt, queue.c.task, *columns).outerjoin(source, source.c.attempt == queue.c.source)
     begun = query.where(queue.c.attempt.in_(list(asked)) & (queue.c.state != "waiting"))
     return [Standing(*row) for row in connection.execute(begun)]  # columns in the order of its fields

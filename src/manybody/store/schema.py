@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0003"  # the newest migration; older files are brought up to it, newer ones refused
+HEAD = "0004"  # the newest migration; older files are brought up to it, newer ones refused
 
 metadata = MetaData(
     naming_convention={
@@ -149,6 +149,7 @@ members = Table(
     Column("joined", Double, nullable=False),
     Column("seen", Double),
     Column("report", Text, nullable=False, server_default=""),  # JSON: what a node has and can do, as it measured
+    Column("load", Double),  # of its processors, as it last told: tasks that run or want to, averaged over a minute
     Column("revoked", Double),
     Column("reason", Text, nullable=False, server_default=""),
     sqlite_autoincrement=True,
@@ -192,5 +193,11 @@ queue = Table(
     Column("reason", Text, nullable=False, server_default=""),
     Column("signature", Text, nullable=False, server_default=""),  # of the node, over what `protocol.claim` says
     Column("protocol", Integer, nullable=False, server_default="0"),
+    Column("resumes", String(64)),  # the checkpoint to go on from; empty: none there is; null: none is wanted
+    Column("checkpoint", String(64), nullable=False, server_default=""),  # the newest that its node has left
+    Column("checkpoint_nbytes", BigInteger, nullable=False, server_default="0"),
+    Column("checkpoint_fraction", Double, nullable=False, server_default="0"),
+    Column("checkpoint_signature", Text, nullable=False, server_default=""),  # of the node, over `protocol.checkpoint_claim`
+    Column("checkpointed", Double),
 )
 Index("ix_queue_state_submitted", queue.c.state, queue.c.submitted)

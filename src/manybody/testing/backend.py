@@ -4,11 +4,13 @@
         start = Embedded
 
 `start(objects_root, workers)` gives a backend whose workers share the object store at `objects_root` and see the
-environment of the test's process.
+environment of the test's process. A backend that is `Checkpointing` also takes `checkpoint_s`, the seconds between
+checkpoints, and proves that attempts go on from them.
 """
 
 from __future__ import annotations
 
+import inspect
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,12 +20,13 @@ import numpy as np
 import pytest
 
 from manybody.core.errors import ManybodyError
-from manybody.core.protocols import Backend, Event
+from manybody.core.protocols import Backend, Checkpointing, Event
 from manybody.core.task import Output, Task
 from manybody.store.liveness import process_start
 from manybody.store.objects import ObjectStore
 from manybody.testing.methods import installed, task
 
+LONG = 6_000_000  # steps of an iteration that takes about a second
 FOREVER = 10**12  # steps of an iteration that will not end during a test
 FINAL = ("finished", "failed", "lost")
 
@@ -42,6 +45,18 @@ class Bench:
         self.told[attempt] = []
         self.backend.submit(attempt, task, inputs or {}, avoid)
         return attempt
+
+    def resume(self, task: Task, checkpoint: str = "") -> str:
+        """Queue a task under a new attempt that leaves checkpoints and goes on from one."""
+        attempt = f"attempt-{len(self.told)}"
+        self.told[attempt] = []
+        assert isinstance(self.backend, Checkpointing)
+        self.backend.submit_resumable(attempt, task, {}, frozenset(), checkpoint)
+        return attempt
+
+    def progress(self, attempt: str) -> list[float]:
+        """What an attempt had simulated whenever it told."""
+        return [event.progress.simulated for event in self.told[attempt] if event.kind == "progress" and event.progress]
 
     def events(self, timeout: float | None = None) -> Iterator[Event]:
         """The backend's events, noted as they come."""
@@ -86,6 +101,18 @@ class BackendContract:
         for name, value in installed(tmp_path / "plugin").items():
             monkeypatch.setenv(name, value)
         backend = self.start(tmp_path / "objects", workers=2)
+        yield Bench(backend, ObjectStore(tmp_path / "objects"))
+        backend.close()
+
+    @pytest.fixture
+    def keeping(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+        """A backend that keeps checkpoints often; the test is skipped where it keeps none."""
+        for name, value in installed(tmp_path / "plugin").items():
+            monkeypatch.setenv(name, value)
+        if "checkpoint_s" not in inspect.signature(self.start).parameters:
+            pytest.skip("this backend keeps no checkpoints")
+        backend = self.start(tmp_path / "objects", workers=2, checkpoint_s=0.1)
+        assert isinstance(backend, Checkpointing)
         yield Bench(backend, ObjectStore(tmp_path / "objects"))
         backend.close()
 
@@ -285,6 +312,35 @@ class BackendContract:
         with pytest.raises(ManybodyError):
             bench.backend.submit("late", task("add", terms=[1.0]), {})
         bench.backend.close()
+
+    def test_an_attempt_goes_on_from_a_checkpoint_with_the_same_bits(self, keeping: Bench) -> None:
+        """A checkpoint is in the store when it is told of; who goes on from it does not begin at the start."""
+        wanted = task("iterate", steps=LONG)
+        first = keeping.resume(wanted)
+        left = next(event for event in keeping.events() if event.kind == "checkpoint")
+        keeping.backend.cancel(first)
+        assert left.attempt == first
+        assert left.task == wanted.digest
+        assert left.progress is not None
+        assert left.progress.fraction > 0
+        assert left.nbytes == keeping.objects.path(left.result).stat().st_size
+        second = keeping.resume(wanted, left.result)
+        keeping.gather()
+        assert min(keeping.progress(second)) >= left.progress.fraction * LONG
+        assert keeping.final(second).result == keeping.run(wanted).result
+
+    def test_a_checkpoint_that_is_gone_means_from_the_start(self, keeping: Bench) -> None:
+        """An attempt does not fail for what another has left."""
+        wanted = task("iterate", steps=5000)
+        attempt = keeping.resume(wanted, "ab" * 32)
+        keeping.gather()
+        assert keeping.final(attempt).result == keeping.run(wanted).result
+
+    def test_checkpoints_are_told_only_where_they_are_wanted(self, keeping: Bench) -> None:
+        """A plain `submit` leaves nothing in the store but its result."""
+        event = keeping.run(task("iterate", steps=LONG))
+        assert {told.kind for told in keeping.told[event.attempt]} == {"started", "progress", "finished"}
+        assert [path.parent.name + path.stem for path in keeping.objects.root.glob("??/*")] == [event.result]
 
     def test_arrays_of_some_size_go_through_unchanged(self, bench: Bench) -> None:
         """Inputs and results of more than a message's size arrive bit for bit."""

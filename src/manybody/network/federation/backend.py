@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
 from typing import Self
@@ -15,7 +16,7 @@ from manybody.core.protocols import Event, NodeInfo
 from manybody.core.task import Progress, Task
 from manybody.network.federation.protocol import Installed, Report
 from manybody.network.messages import BackendError
-from manybody.store import members, queue
+from manybody.store import handover, members, queue
 from manybody.store.ledger import Ledger
 from manybody.store.queue import Standing
 
@@ -28,18 +29,30 @@ WINDOW = 128  # attempts looked at every time
 FINAL = ("finished", "failed", "lost")
 
 
+@dataclass(frozen=True)
+class Told:
+    """What has been told of an attempt: its worker, its progress as text, and its newest checkpoint."""
+
+    worker: str = ""
+    progress: str = ""
+    checkpoint: str = ""
+
+
 class Federation:
     """Runs tasks on the nodes of a federation (`core.protocols.Backend`), over the ledger that its gateway serves.
 
     To be used from one thread. Whoever submits may be killed at any time: what nodes finish meanwhile stays in the
     queue, and whoever submits the same task next takes it over. Workers are called ``<node>/<process>``.
+
+    Attempts can go on from checkpoints (`core.protocols.Checkpointing`), which nodes leave at the gateway. A result then
+    rests on the work of every node that left one, so a replica of its task keeps off all of them.
     """
 
     def __init__(self, ledger: Ledger, alive_s: float = ALIVE_S) -> None:
         self._ledger, self._alive_s = ledger, alive_s
         self._changes = queue.Changes(ledger.database)
         self._tasks: dict[str, str] = {}
-        self._told: dict[str, tuple[str, str]] = {}
+        self._told: dict[str, Told] = {}
         self._lost: dict[str, set[str]] = {}
         self._reports: list[Report] = []
         self._orphans: set[str] = set()
@@ -57,15 +70,27 @@ class Federation:
 
         Nodes that have lost the same task before are avoided as long as there are others.
         """
+        self._submit(attempt, task, inputs, avoid, None)
+
+    def submit_resumable(
+        self, attempt: str, task: Task, inputs: Mapping[str, str], avoid: frozenset[str], checkpoint: str
+    ) -> None:
+        """Like `submit`, and tell of checkpoints; `checkpoint` is the digest of the one to go on from, or empty."""
+        self._submit(attempt, task, inputs, avoid, checkpoint)
+
+    def _submit(self, attempt: str, task: Task, inputs: Mapping[str, str], avoid: frozenset[str], checkpoint: str | None) -> None:
         if self._closed:
             raise BackendError("This backend is closed. Make a new one.")
         deadline = max(DEADLINE_S, DEADLINE_FACTOR * task.cost)
-        wanted = queue.Queued(attempt, task, inputs, avoid | self._lost.get(task.digest, set()), deadline)
         self._refresh()
         with self._ledger.database.writing() as connection:
+            shunned = avoid | self._lost.get(task.digest, set())
+            if task.replica:
+                shunned |= handover.contributors(connection, task.replicated(0).digest)
+            wanted = queue.Queued(attempt, task, inputs, shunned, deadline, checkpoint)
             queue.submit(connection, wanted, refusal(task, self._reports), task.digest in self._orphans)
         self._tasks[attempt] = task.digest
-        self._told[attempt] = ("", "")
+        self._told[attempt] = Told()
 
     def events(self, timeout: float | None = None) -> Iterator[Event]:
         """Events as they come; ends after `timeout` seconds without one, or when nothing is queued or running."""
@@ -150,12 +175,17 @@ class Federation:
     def _news(self, standing: Standing) -> Iterator[Event]:
         """What has not been told of an attempt yet."""
         attempt, task, worker = standing.attempt, standing.task, standing.worker
-        before, shown = self._told[attempt]
-        if worker and not before:
+        before = self._told[attempt]
+        if worker and not before.worker:
             yield Event("started", attempt, task, worker)
-        if standing.progress and standing.progress != shown:
+        if standing.progress and standing.progress != before.progress:
             yield Event("progress", attempt, task, worker, progress=Progress(**json.loads(standing.progress)))
-        self._told[attempt] = (worker or before, standing.progress)
+        if standing.checkpoint and standing.checkpoint != before.checkpoint:
+            yield Event(
+                "checkpoint", attempt, task, worker, Progress(standing.checkpoint_fraction),
+                result=standing.checkpoint, nbytes=standing.checkpoint_nbytes,
+            )  # fmt: skip
+        self._told[attempt] = Told(worker or before.worker, standing.progress, standing.checkpoint)
         if standing.state == "finished":
             yield Event(
                 "finished", attempt, task, worker, result=standing.result, nbytes=standing.nbytes, seconds=standing.seconds

@@ -19,6 +19,7 @@ from manybody.network.federation.protocol import (
     VERSION_HEADER,
     VERSIONS,
     Refusal,
+    write,
 )
 from manybody.network.messages import BackendError
 
@@ -64,7 +65,7 @@ class Client:
         headers = self._headers() | {"content-type": "application/json"}
         limit = aiohttp.ClientTimeout(total=patience_s, connect=ANSWER_S)
         try:
-            async with self._session.post(path, data=message.model_dump_json(), headers=headers, timeout=limit) as response:
+            async with self._session.post(path, data=write(message, self.version), headers=headers, timeout=limit) as response:
                 body = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._away(error) from error

@@ -12,14 +12,15 @@ from typing import TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from sqlalchemy import Connection
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from manybody.core.errors import StoreError
 from manybody.network.federation.authority import Authority, fingerprint, parse_request, pem
+from manybody.network.federation.checkpoints import Checkpoints
+from manybody.network.federation.exchange import answer, parsed
 from manybody.network.federation.guard import MEMBER, VERSION, Goodbye, Guard, Limits, RefusedError
 from manybody.network.federation.protocol import (
     ATTEMPT_HEADER,
@@ -52,14 +53,16 @@ from manybody.store.members import Member
 from manybody.store.objects import ObjectStore
 
 T = TypeVar("T")
+EARLY = 0.5  # a checkpoint sooner than so many intervals after the last one is refused: clocks and networks are not exact
 IDENTITY_S = 0.25  # how long a member is taken to be what it was when last looked up; a lease always looks again
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a gateway works: seconds a lease lasts without a heartbeat, and what callers may ask."""
+    """How a gateway works: seconds a lease lasts without a heartbeat, and between checkpoints of a task; what callers may ask."""
 
     lease_s: float = 15.0
+    checkpoint_s: float = 60.0
     limits: Limits = field(default_factory=Limits)
 
     @property
@@ -82,13 +85,16 @@ class Gateway:
 
     def app(self) -> Guard:
         """The application, guarded."""
-        results = Results(self.objects, self.settings.limits.object_bytes, self.holds)
+        limits, every_s = self.settings.limits, self.settings.checkpoint_s
+        results = Results(self.objects, limits.object_bytes, self.holds)
+        checkpoints = Checkpoints(self.objects, limits.checkpoint_bytes, every_s * EARLY, self.writer)
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-        for path, answer in (
+        for path, handler in (
             ("/v1/join", self.join), ("/v1/hello", self.hello), ("/v1/node", self.describe), ("/v1/lease", self.lease),
             ("/v1/heartbeat", self.heartbeat), ("/v1/finish", self.finish), ("/v1/fail", self.fail), ("/v1/leave", self.leave),
+            ("/v1/checkpoint", checkpoints.keep),
         ):  # fmt: skip
-            app.add_api_route(path, answer, methods=["POST"], response_model=None)
+            app.add_api_route(path, handler, methods=["POST"], response_model=None)
         app.add_api_route("/v1/objects/{digest}", results.fetch, methods=["GET"], response_model=None)
         app.add_api_route("/v1/objects/{digest}", results.look, methods=["HEAD"], response_model=None)
         app.add_api_route("/v1/objects/{digest}", results.store, methods=["PUT"], response_model=None)
@@ -96,7 +102,7 @@ class Gateway:
         app.add_exception_handler(RequestValidationError, _not_here)
         app.add_exception_handler(StoreError, _no_room)
         app.add_exception_handler(RefusedError, _refused)
-        return Guard(app, self.find, self.settings.limits)
+        return Guard(app, self.find, limits)
 
     async def find(self, peer: str, fresh: bool = False) -> Member | None:
         """The member with this certificate, as it was at most `IDENTITY_S` ago."""
@@ -113,9 +119,9 @@ class Gateway:
 
     async def join(self, request: Request) -> Response:
         """Show the authority, or sign the key of somebody invited."""
-        asked = await _parsed(request, JOINING)
+        asked = await parsed(request, JOINING)
         if isinstance(asked, AskAuthority):
-            return _answer(AuthorityMessage(certificate=pem(self.authority.certificate).decode()))
+            return answer(AuthorityMessage(certificate=pem(self.authority.certificate).decode()))
         signing = parse_request(asked.request)
         if signing is None:
             raise RefusedError(422, "Expected a signing request for a P-256 key, in PEM; got something else.")
@@ -130,26 +136,26 @@ class Gateway:
             members.admit(connection, name, role, fingerprint(certificate), text)
             return Membership(name=name, role=role, certificate=text)
 
-        return _answer(await self.writer.do(admit))
+        return answer(await self.writer.do(admit))
 
     async def hello(self, request: Request) -> Response:
         """Agree on a version."""
-        asked = await _parsed(request, TypeAdapter(Hello))
+        asked = await parsed(request, TypeAdapter(Hello))
         version = common_version(asked.versions)
         if version is None:
             ours = ", ".join(map(str, VERSIONS))
             raise RefusedError(426, f"Expected a protocol version of {ours}; got {asked.versions}. Upgrade the older side.")
         member: Member = request.scope[MEMBER]
-        return _answer(
-            Welcome(
-                version=version, name=member.name, role=member.role,
-                lease_s=self.settings.lease_s, object_limit=self.settings.limits.object_bytes,
-            )
+        limits = self.settings.limits
+        welcome = Welcome(
+            version=version, name=member.name, role=member.role, lease_s=self.settings.lease_s,
+            object_limit=limits.object_bytes, checkpoint_s=self.settings.checkpoint_s, checkpoint_limit=limits.checkpoint_bytes,
         )  # fmt: skip
+        return answer(welcome, version)
 
     async def describe(self, request: Request) -> Response:
         """Take what a node says of itself as it starts; what it held before, in another life, is taken back."""
-        report = await _parsed(request, TypeAdapter(Report))
+        report = await parsed(request, TypeAdapter(Report))
         member: Member = request.scope[MEMBER]
 
         def keep(connection: Connection) -> None:
@@ -158,21 +164,21 @@ class Gateway:
 
         await self.writer.do(keep)
         self._known.pop(member.fingerprint, None)
-        return _answer(Accepted())
+        return answer(Accepted())
 
     async def leave(self, request: Request) -> Response:
         """Let a member go: its certificate counts no more."""
-        await _parsed(request, TypeAdapter(Leave))
+        await parsed(request, TypeAdapter(Leave))
         member: Member = request.scope[MEMBER]
         await self.writer.do(lambda connection: members.shut_out(connection, member.id, "it has left"))
         self._known.pop(member.fingerprint, None)
-        return _answer(Accepted())
+        return answer(Accepted())
 
     # --- attempts ----------------------------------------------------------------------------------------------
 
     async def lease(self, request: Request) -> Response:
         """Give out work, waiting for it if need be."""
-        asked = await _parsed(request, TypeAdapter(AskWork))
+        asked = await parsed(request, TypeAdapter(AskWork))
         member: Member = request.scope[MEMBER]
         until = time.monotonic() + asked.wait_s
         news = asyncio.Event()
@@ -180,14 +186,14 @@ class Gateway:
         try:
             while True:
                 news.clear()
-                orders = await self._take(member.fingerprint, asked.free)
+                orders = await self._take(member.fingerprint, asked)
                 left = until - time.monotonic()
                 if orders or left <= 0 or not await _is_awaited(news, left) or await request.is_disconnected():
-                    return _answer(Work(orders=tuple(orders)))
+                    return answer(Work(orders=tuple(orders)), request.scope[VERSION])
         finally:
             self.waiters.discard(news)
 
-    async def _take(self, peer: str, free: int) -> list[Order]:
+    async def _take(self, peer: str, asked: AskWork) -> list[Order]:
         """Lease what there is to a member, looked up again: it may have been revoked while it waited."""
         member = await self.find(peer, fresh=True)
         if member is None or member.revoked is not None:
@@ -199,32 +205,36 @@ class Gateway:
         lease_s = self.settings.lease_s
 
         def take(connection: Connection) -> list[queue.Queued]:
-            members.greet(connection, member.id, time.time())
-            return queue.lease(connection, member.id, member.name, methods, free, lease_s, self.settings.alive_s)
+            members.greet(connection, member.id, time.time(), asked.load)
+            return queue.lease(connection, member.id, member.name, methods, asked.free, lease_s, self.settings.alive_s)
 
         return [
             Order(
                 attempt=each.attempt, task=each.task, inputs=dict(each.inputs), avoid=tuple(sorted(each.avoid)),
-                lease_s=lease_s, deadline_s=each.deadline_s,
+                lease_s=lease_s, deadline_s=each.deadline_s, checkpoint=self._usable(each.resumes),
             )
             for each in await self.writer.do(take)
         ]  # fmt: skip
 
+    def _usable(self, checkpoint: str | None) -> str | None:
+        """A checkpoint, where it is still there; without one an attempt begins anew."""
+        return "" if checkpoint and not self.objects.has(checkpoint) else checkpoint
+
     async def heartbeat(self, request: Request) -> Response:
         """Prolong leases and note progress."""
-        beat = await _parsed(request, TypeAdapter(Heartbeat))
+        beat = await parsed(request, TypeAdapter(Heartbeat))
         member: Member = request.scope[MEMBER]
         told = {each.attempt: (each.worker, progress_text(each.progress)) for each in beat.attempts}
 
         def prolong(connection: Connection) -> set[str]:
-            members.greet(connection, member.id, time.time())
+            members.greet(connection, member.id, time.time(), beat.load)
             return queue.prolong(connection, member.id, told, self.settings.lease_s)
 
-        return _answer(Held(attempts=tuple(sorted(await self.writer.do(prolong)))))
+        return answer(Held(attempts=tuple(sorted(await self.writer.do(prolong)))))
 
     async def finish(self, request: Request) -> Response:
         """Take results: each signed, in the store, by the holder of its lease. One that is refused spoils no other."""
-        said = await _parsed(request, TypeAdapter(Finished))
+        said = await parsed(request, TypeAdapter(Finished))
         member: Member = request.scope[MEMBER]
         version: int = request.scope[VERSION]
         refused: dict[str, tuple[int, str]] = {}
@@ -237,18 +247,18 @@ class Gateway:
                     refused[how.attempt] = (409, f"Attempt {how.attempt} is not leased to {member.name} any more. Drop it.")
 
         await self.writer.do(end)
-        return _answer(Judged(refused=refused))
+        return answer(Judged(refused=refused))
 
     async def fail(self, request: Request) -> Response:
         """Take word that an attempt gave no result."""
-        said = await _parsed(request, TypeAdapter(Fail))
+        said = await parsed(request, TypeAdapter(Fail))
         member: Member = request.scope[MEMBER]
         how = queue.Ended(
             said.attempt, "lost" if said.lost else "failed", said.worker, said.seconds,
             reason=said.reason, progress=progress_text(said.progress),
         )  # fmt: skip
         await self._end(member, how)
-        return _answer(Accepted())
+        return answer(Accepted())
 
     async def _end(self, member: Member, how: queue.Ended) -> None:
         def end(connection: Connection) -> bool:
@@ -277,20 +287,6 @@ class Gateway:
         return await asyncio.to_thread(read)
 
 
-async def _parsed(request: Request, schema: TypeAdapter[T]) -> T:
-    """The message in a request, strictly parsed."""
-    try:
-        body = await request.body()
-    except ClientDisconnect:
-        raise RefusedError(400, "The connection ended before the message did.") from None
-    try:
-        return schema.validate_json(body, strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(map(str, first["loc"])) or "message"
-        raise RefusedError(422, f"{place}: {first['msg']} (one of {error.error_count()} problems).") from error
-
-
 async def _is_awaited(news: asyncio.Event, seconds: float) -> bool:
     """Whether news came within some seconds."""
     try:
@@ -298,10 +294,6 @@ async def _is_awaited(news: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def _answer(message: BaseModel) -> Response:
-    return Response(message.model_dump_json(), media_type="application/json")
 
 
 @lru_cache(maxsize=1024)

@@ -22,7 +22,7 @@ MEMBER = "manybody.member"  # key of the scope: the member that asks
 VERSION = "manybody.version"  # key of the scope: the protocol version of the request
 JOIN = "/v1/join"
 WITHOUT_VERSION = (JOIN, "/v1/hello")  # where versions are only being agreed on
-FOR_NODES = ("/v1/node", "/v1/lease", "/v1/heartbeat", "/v1/finish", "/v1/fail", "/v1/objects/")
+FOR_NODES = ("/v1/node", "/v1/lease", "/v1/heartbeat", "/v1/finish", "/v1/fail", "/v1/checkpoint", "/v1/objects/")
 OBJECTS = "/v1/objects/"
 LINGER_S = 1.0  # how long the rest of a refused body is thrown away
 STALL_S = 30.0  # a body that has not come on for this long will not come
@@ -61,13 +61,14 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a caller may ask of a gateway: requests a second and at once, bytes of a result."""
+    """What a caller may ask of a gateway: requests a second and at once, bytes of a result and of a checkpoint."""
 
     rate: float = 500.0
     burst: float = 1000.0
     join_rate: float = 10.0
     join_burst: float = 200.0
     object_bytes: int = 1 << 36
+    checkpoint_bytes: int = 1 << 32
     callers: int = 10_000  # whose buckets are remembered; the one that was silent longest is forgotten first
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import os
 import random
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from manybody.core.task import Progress
 from manybody.network.federation.authority import sign
 from manybody.network.federation.blobs import Partial, RefusedBlobError
 from manybody.network.federation.client import AwayError, RefusedByGatewayError
+from manybody.network.federation.leaving import Leaving
 from manybody.network.federation.membership import Joined
 from manybody.network.federation.protocol import (
     FINISH_LIMIT,
@@ -69,6 +71,7 @@ class Job:
     worker: str = ""
     progress: Progress | None = None
     task: asyncio.Task[None] | None = None
+    leaving: Leaving | None = None
 
 
 class Node:
@@ -86,6 +89,7 @@ class Node:
         self._news = asyncio.Event()
         self._mean_s = 1.0
         self._lease_s = 15.0
+        self._checkpoint_limit = 0
         self._rest_s = self._rest_until = 0.0
         self._fatal: BaseException | None = None
 
@@ -137,6 +141,7 @@ class Node:
         """Agree on a version, say what this node has, then take work as there is room."""
         welcome = await self._persist(partial(self._client.ask, "/v1/hello", Hello(versions=VERSIONS), Welcome))
         self._client.version, self._lease_s = welcome.version, welcome.lease_s
+        self._backend.checkpoint_s, self._checkpoint_limit = welcome.checkpoint_s, welcome.checkpoint_limit
         await self._persist(partial(self._client.ask, "/v1/node", self.report, Accepted))
         self.say(f"{self.joined.name} is ready: {self.report.workers} workers, gateway {self.joined.address}")
         while True:
@@ -146,7 +151,7 @@ class Node:
                 self._room.clear()
                 await self._room.wait()
                 continue
-            asked = AskWork(free=min(free, ORDERS_LIMIT), wait_s=WAIT_S)
+            asked = AskWork(free=min(free, ORDERS_LIMIT), wait_s=WAIT_S, load=os.getloadavg()[0])
             work = await self._persist(partial(self._client.ask, "/v1/lease", asked, Work, WAIT_S + 5.0))
             for order in work.orders:
                 job = self._jobs[order.attempt] = Job(order)
@@ -169,7 +174,8 @@ class Node:
                 Advance(attempt=job.order.attempt, worker=job.worker, progress=job.progress) for job in self._jobs.values()
             )
             try:
-                held = await self._client.ask("/v1/heartbeat", Heartbeat(attempts=told[:ORDERS_LIMIT]), Held)
+                beat = Heartbeat(attempts=told[:ORDERS_LIMIT], load=os.getloadavg()[0])
+                held = await self._client.ask("/v1/heartbeat", beat, Held)
             except AwayError:
                 continue
             for each in told[:ORDERS_LIMIT]:
@@ -250,7 +256,12 @@ class Node:
             await self._give_up(job, str(error), lost=False)
             return
         avoid = frozenset(name.removeprefix(prefix) for name in order.avoid if name.startswith(prefix))
-        self._backend.submit(order.attempt, order.task, order.inputs, avoid)
+        if order.checkpoint is None:
+            self._backend.submit(order.attempt, order.task, order.inputs, avoid)
+        else:
+            job.leaving = Leaving(self._client, self.home.objects, self.joined, order, self._checkpoint_limit)
+            checkpoint = await self._fetch_checkpoint(order.attempt, order.checkpoint)
+            self._backend.submit_resumable(order.attempt, order.task, order.inputs, avoid, checkpoint)
         self._hear()
         deadline = time.monotonic() + order.deadline_s
         while True:
@@ -259,7 +270,11 @@ class Node:
             if event.kind in ("finished", "failed", "lost"):
                 break
             job.progress = event.progress or job.progress
+            if event.kind == "checkpoint" and job.leaving is not None:
+                job.leaving.offer(replace(event, worker=job.worker))
             self._news.set()
+        if job.leaving is not None and event.kind == "lost":
+            await job.leaving.flush()  # before the attempt is given up: the next one goes on from there
         self._mean_s += 0.2 * (event.seconds - self._mean_s)
         if event.kind == "finished":
             self._rest_s = 0.0
@@ -285,6 +300,16 @@ class Node:
             fetching = self._fetching[digest] = asyncio.create_task(self._fetch_now(attempt, digest))
             fetching.add_done_callback(lambda _: self._fetching.pop(digest, None))
         await asyncio.shield(fetching)
+
+    async def _fetch_checkpoint(self, attempt: str, digest: str) -> str:
+        """Have the checkpoint to go on from; one that is gone or spoilt means that the attempt begins anew: empty."""
+        if digest:
+            try:
+                await self._fetch(attempt, digest)
+            except (StoreError, RefusedBlobError, RefusedByGatewayError) as error:
+                self.say(f"{self.joined.name}: {error} Attempt {attempt} begins anew.")
+                return ""
+        return digest
 
     async def _fetch_now(self, attempt: str, digest: str) -> None:
         part = Partial(self.home.objects, digest, self.joined.name)
@@ -342,5 +367,9 @@ class Node:
         await self._persist(partial(self._client.ask, "/v1/fail", fail, Accepted))
 
     def _close(self, job: Job) -> None:
+        if job.leaving is not None:
+            job.leaving.stop()
+            if job.order.checkpoint:
+                self.home.objects.remove(job.order.checkpoint)
         self._jobs.pop(job.order.attempt, None)
         self._room.set()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from manybody.core.digest import canonical_json
 from manybody.core.spec import Frozen
 from manybody.core.task import Progress, Task
 
-VERSIONS: tuple[int, ...] = (1,)  # spoken by this release, best last; leave old ones in for as long as nodes have them
+VERSIONS: tuple[int, ...] = (1, 2)  # spoken by this release, best last; leave old ones in for as long as nodes have them
 VERSION_HEADER = "manybody-protocol"
 ATTEMPT_HEADER = "manybody-attempt"  # for which lease an object is fetched or stored
 OFFSET_HEADER = "upload-offset"
@@ -34,6 +34,7 @@ Label = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,128}$")]  # na
 Pem = Annotated[str, StringConstraints(max_length=8192)]
 Reason = Annotated[str, StringConstraints(max_length=REASON_LIMIT)]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Load = Annotated[float | None, Field(ge=0, le=1e9, allow_inf_nan=False)]  # tasks that run or want to, averaged over a minute
 
 
 class AskAuthority(Frozen):
@@ -76,13 +77,18 @@ class Hello(Frozen):
 
 
 class Welcome(Frozen):
-    """The version to speak from now on, and the limits that hold."""
+    """The version to speak from now on, and the limits that hold.
+
+    From version 2: seconds between checkpoints of a task, and the most bytes of one.
+    """
 
     version: int
     name: str
     role: Literal["node", "client"]
     lease_s: float
     object_limit: int
+    checkpoint_s: Seconds = 0.0
+    checkpoint_limit: int = 0
 
 
 class Installed(Frozen):
@@ -105,14 +111,18 @@ class Report(Frozen):
 
 
 class AskWork(Frozen):
-    """To `/v1/lease`: up to `free` attempts, waiting at most `wait_s` for the first."""
+    """To `/v1/lease`: up to `free` attempts, waiting at most `wait_s` for the first. `load` from version 2."""
 
     free: int = Field(ge=1, le=ORDERS_LIMIT)
     wait_s: float = Field(ge=0, le=WAIT_LIMIT_S)
+    load: Load = None
 
 
 class Order(Frozen):
-    """An attempt for a node to run. Its lease lasts `lease_s` from now unless prolonged, and `deadline_s` at most."""
+    """An attempt for a node to run. Its lease lasts `lease_s` from now unless prolonged, and `deadline_s` at most.
+
+    From version 2, `checkpoint` is the one to go on from, empty where there is none yet, null where none are wanted.
+    """
 
     attempt: Attempt
     task: Task
@@ -120,6 +130,7 @@ class Order(Frozen):
     avoid: tuple[str, ...]
     lease_s: float
     deadline_s: float
+    checkpoint: Digest | Literal[""] | None = None
 
 
 class Work(Frozen):
@@ -139,17 +150,31 @@ class Advance(Frozen):
 
 
 class Heartbeat(Frozen):
-    """To `/v1/heartbeat`: the attempts that a node works on. Prolongs their leases."""
+    """To `/v1/heartbeat`: the attempts that a node works on. Prolongs their leases. `load` from version 2."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants", allow_inf_nan=True)
 
     attempts: Annotated[tuple[Advance, ...], Field(max_length=ORDERS_LIMIT)]
+    load: Load = None
 
 
 class Held(Frozen):
     """Of the attempts that a heartbeat named, those that the node still holds: the others it should drop."""
 
     attempts: tuple[str, ...]
+
+
+class Checkpoint(Frozen):
+    """To `/v1/checkpoint`, from version 2: a checkpoint of a leased attempt is in the store. Signed over `checkpoint_claim`."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants", allow_inf_nan=True)
+
+    attempt: Attempt
+    task: Digest
+    checkpoint: Digest
+    worker: Label
+    signature: Annotated[str, StringConstraints(max_length=512)]
+    progress: Progress | None = None
 
 
 class Finish(Frozen):
@@ -214,6 +239,31 @@ def claim(attempt: str, task: str, result: str, node: str, version: int) -> byte
     """What a node signs: that it computed this result of this task, under this attempt and protocol version."""
     document: dict[str, Any] = {"attempt": attempt, "node": node, "protocol": version, "result": result, "task": task}
     return canonical_json(document).encode()
+
+
+def checkpoint_claim(attempt: str, task: str, checkpoint: str, node: str, version: int) -> bytes:
+    """What a node signs: that it has left this checkpoint of this task, under this attempt and protocol version."""
+    document: dict[str, Any] = {
+        "attempt": attempt,
+        "checkpoint": checkpoint,
+        "node": node,
+        "protocol": version,
+        "task": task,
+    }
+    return canonical_json(document).encode()
+
+
+_NEW_IN_2: dict[type[BaseModel], Any] = {
+    Welcome: {"checkpoint_s", "checkpoint_limit"},
+    AskWork: {"load"},
+    Heartbeat: {"load"},
+    Work: {"orders": {"__all__": {"checkpoint": True}}},
+}
+
+
+def write(message: BaseModel, version: int) -> str:
+    """A message as the other side, which speaks `version`, knows it: it refuses fields that came later."""
+    return message.model_dump_json(exclude=_NEW_IN_2.get(type(message)) if version < 2 else None)
 
 
 def common_version(theirs: tuple[int, ...]) -> int | None:

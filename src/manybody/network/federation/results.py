@@ -38,7 +38,7 @@ class Results:
     async def fetch(self, request: Request, digest: str) -> Response:
         """Send an input of an attempt that the node holds; in part where a range is asked for."""
         held = await self.holds(request)
-        if digest not in held.inputs.values():
+        if digest not in (*held.inputs.values(), held.resumes):
             raise RefusedError(403, f"Expected an input of attempt {held.attempt}; got {digest[:80]}.")
         await asyncio.to_thread(self._verify, digest)
         return FileResponse(self.objects.path(digest), media_type="application/octet-stream")
