@@ -62,6 +62,21 @@ def parallel_kernel(function: Callable[P, R]) -> Callable[P, R]:
     return cast("Callable[P, R]", compile_(function))
 
 
+def threaded_kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """As `kernel`, with `numba.prange` loops spread over threads, and nothing else: array expressions stay as they are.
+
+    For short functions that hand stretches of work to a `kernel` each, so that its code is the same on any number of threads.
+    """
+    only_loops = dict.fromkeys(("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion"), False)
+    compile_ = numba.njit(cache=True, error_model="numpy", nogil=True, parallel=only_loops | {"prange": True})
+    return cast("Callable[P, R]", compile_(function))
+
+
+def most_threads() -> int:
+    """How many threads kernels may use in this process."""
+    return int(numba.config.NUMBA_NUM_THREADS)
+
+
 def cache_folder() -> Path:
     """Where generated kernels are kept: ``$MANYBODY_CACHE/kernels``, or the user's cache folder."""
     root = os.environ.get("MANYBODY_CACHE")

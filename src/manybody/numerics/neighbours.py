@@ -7,8 +7,9 @@ face get images, so that neither the search nor the force loop knows a boundary.
 - of atoms near each cluster, picked from the first with a narrow skin; it is what forces are computed with.
 
 Every pair is found from both sides (a full list): each force is summed in one place, in one order, whatever the number
-of threads. Coordinates are [3, atoms], so that each component is contiguous. After S. Páll and B. Hess, Comput. Phys.
-Commun. 184, 2641 (2013), with single atoms as neighbours and a list that holds every pair twice.
+of threads, which share the clusters in stretches of about equal work. Coordinates are [3, atoms], so that each component
+is contiguous. After S. Páll and B. Hess, Comput. Phys. Commun. 184, 2641 (2013), with single atoms as neighbours and a
+list that holds every pair twice.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numba import prange
 
-from manybody.numerics.jit import kernel
+from manybody.numerics.jit import kernel, threaded_kernel
 
 CLUSTER = 8
 BEYOND = 1e9  # where atoms stand that only fill up a register
@@ -36,14 +38,17 @@ class Clusters(NamedTuple):
 
 
 class Near(NamedTuple):
-    """For each cluster c, entries[start[c]] .. entries[start[c + 1] - 1]: the clusters, or the atoms, near it.
+    """For each cluster c, entries[start[c]] .. entries[stop[c] - 1]: the clusters, or the atoms, near it.
 
-    The cluster itself and its own atoms are not among them. `widest` is the longest of these stretches.
+    The cluster itself and its own atoms are not among them. `widest` is the longest of these stretches; parts
+    [threads + 1] are the clusters that each thread begins with, and their number.
     """
 
     start: np.ndarray
+    stop: np.ndarray
     entries: np.ndarray
     widest: int
+    parts: np.ndarray
 
 
 @kernel
@@ -215,22 +220,34 @@ def _rows_around(cell: int, shape: np.ndarray) -> np.ndarray:
 
 
 @kernel
-def grown(entries: np.ndarray, used: int, wanted: int) -> np.ndarray:
-    """`entries` with room for `wanted` of them, the first `used` kept."""
-    if wanted <= entries.size:
-        return entries
-    more = np.empty(max(wanted, 2 * entries.size), np.int32)
-    more[:used] = entries[:used]
-    return more
+def shared_out(work: np.ndarray, threads: int) -> np.ndarray:
+    """Where each of `threads` begins so that all have about the same of `work` [items]: [threads + 1], the last is items."""
+    total, done, part = work.sum(), 0, 1
+    parts = np.zeros(threads + 1, np.int64)
+    for item in range(work.size):
+        done += work[item]
+        while part < threads and done * threads >= part * total:
+            parts[part] = item + 1
+            part += 1
+    parts[part:] = work.size
+    return parts
+
+
+class _Cells(NamedTuple):
+    """Clusters and images sorted by their centres into cells: order[start[k]] .. order[start[k + 1] - 1] are in cell k.
+
+    shape [3]: the number of cells each way; edges [6, clusters + images]: all bounding boxes.
+    """
+
+    shape: np.ndarray
+    order: np.ndarray
+    start: np.ndarray
+    edges: np.ndarray
 
 
 @kernel
-def near_clusters(extended: np.ndarray, clusters: Clusters, reach: float) -> Near:
-    """The clusters and images whose bounding boxes come within `reach` of each cluster's.
-
-    They are sorted by their centres into cells so wide that the 27 around a cluster's own suffice. Cost: O(atoms).
-    """
-    real = clusters.first.size - 1 - clusters.source.size
+def _sorted_into_cells(extended: np.ndarray, clusters: Clusters, reach: float) -> _Cells:
+    """Cells so wide that what is within `reach` of a cluster lies in the 27 around its own."""
     edges = bounds(extended, clusters.first)
     total = edges.shape[1]
     shape, width, low = np.empty(3, np.int64), np.empty(3), np.empty(3)
@@ -249,40 +266,84 @@ def near_clusters(extended: np.ndarray, clusters: Clusters, reach: float) -> Nea
         for d in range(3):
             key = key * shape[d] + _bin(0.5 * (edges[d, c] + edges[3 + d, c]) - low[d], width[d], shape[d])
         keys[c] = key
-    order, cell_start = counting_sort(keys, cells)
-    found, names, distance2 = np.empty((6, total)), np.empty(total, np.int32), np.empty(total)
-    counts, where = np.zeros(real + 1, np.int64), np.empty(real, np.int64)
-    unordered = np.empty(128 * real, np.int32)
-    size = 0
-    for cell in range(cells):
-        count = -1
-        for k in range(cell_start[cell], cell_start[cell + 1]):
-            c = order[k]
-            if c >= real:
-                continue
-            if count < 0:
-                count = _near_home(_rows_around(cell, shape), cell_start, order, edges, found, names)
-            _box_distances(edges, c, found, count, distance2)
-            unordered = grown(unordered, size, size + count + 1)
-            where[c] = size
-            for m in range(count):
-                unordered[size] = names[m]
-                size += (distance2[m] < reach * reach) & (names[m] != c)
-            counts[c + 1] = size - where[c]
-    return _in_order(counts, where, unordered, size)
+    order, start = counting_sort(keys, cells)
+    return _Cells(shape, order, start, edges)
 
 
 @kernel
-def _in_order(counts: np.ndarray, where: np.ndarray, unordered: np.ndarray, size: int) -> Near:
-    """The stretches of `unordered` put one after the other by cluster."""
-    entries = np.empty(size, np.int32)
-    widest = 0
-    for c in range(where.size):
-        widest = max(widest, counts[c + 1])
-        counts[c + 1] += counts[c]
-        for k in range(counts[c + 1] - counts[c]):
-            entries[counts[c] + k] = unordered[where[c] + k]
-    return Near(counts, entries, widest)
+def _work_of_cells(cells: _Cells, real: int) -> np.ndarray:
+    """How many distances each cell asks for, its clusters to all around it: [cells]."""
+    work = np.zeros(cells.start.size - 1, np.int64)
+    for cell in range(work.size):
+        own = around = 0
+        for k in range(cells.start[cell], cells.start[cell + 1]):
+            own += cells.order[k] < real
+        if own:
+            rows = _rows_around(cell, cells.shape)
+            for row in range(rows.shape[0]):
+                around += cells.start[rows[row, 1] + 1] - cells.start[rows[row, 0]]
+        work[cell] = own * around
+    return work
+
+
+@kernel
+def _search_cells(cells: _Cells, low: int, high: int, reach: float, near: Near, size: int) -> None:
+    """Write the clusters near those in cells low .. high - 1 into `near`, from entry `size` on."""
+    real, total = near.start.size, cells.order.size
+    found, names, distance2 = np.empty((6, total)), np.empty(total, np.int32), np.empty(total)
+    for cell in range(low, high):
+        count = -1
+        for k in range(cells.start[cell], cells.start[cell + 1]):
+            c = cells.order[k]
+            if c >= real:
+                continue
+            if count < 0:
+                count = _near_home(_rows_around(cell, cells.shape), cells.start, cells.order, cells.edges, found, names)
+            _box_distances(cells.edges, c, found, count, distance2)
+            near.start[c] = size
+            for m in range(count):
+                near.entries[size] = names[m]
+                size += (distance2[m] < reach * reach) & (names[m] != c)
+            near.stop[c] = size
+
+
+@threaded_kernel
+def _search_all(cells: _Cells, parts: np.ndarray, reach: float, near: Near, room: np.ndarray) -> None:
+    """`_search_cells` by as many threads as there are parts."""
+    if parts.size == 2:
+        _search_cells(cells, 0, parts[1], reach, near, 0)
+    else:
+        for part in prange(parts.size - 1):
+            _search_cells(cells, parts[part], parts[part + 1], reach, near, room[part])
+
+
+@kernel
+def near_clusters(extended: np.ndarray, clusters: Clusters, reach: float, threads: int) -> Near:
+    """The clusters and images whose bounding boxes come within `reach` of each cluster's. Cost: O(atoms)."""
+    real = clusters.first.size - 1 - clusters.source.size
+    cells = _sorted_into_cells(extended, clusters, reach)
+    work = _work_of_cells(cells, real)
+    parts = shared_out(work, threads)
+    room = _room(work, parts)
+    near = Near(np.zeros(real, np.int64), np.zeros(real, np.int64), np.empty(room[-1], np.int32), 0, parts)
+    _search_all(cells, parts, reach, near, room)
+    return _measured(near, threads)
+
+
+@kernel
+def _room(work: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Where the entries of each part begin if every item of `work` needs that many, and one to spare: [parts + 1]."""
+    room = np.zeros(parts.size, np.int64)
+    for part in range(parts.size - 1):
+        room[part + 1] = room[part] + work[parts[part] : parts[part + 1]].sum() + 1
+    return room
+
+
+@kernel
+def _measured(near: Near, threads: int) -> Near:
+    """The list with its longest stretch, and with its clusters shared out among the threads."""
+    lengths = near.stop - near.start
+    return Near(near.start, near.stop, near.entries, max(0, lengths.max()), shared_out(lengths + CLUSTER, threads))
 
 
 @kernel
@@ -313,32 +374,49 @@ def _closest(near: np.ndarray, count: int, own: np.ndarray, closest: np.ndarray)
 
 
 @kernel
-def near_atoms(extended: np.ndarray, clusters: Clusters, candidates: Near, reach: float) -> Near:
-    """The atoms within `reach` of any atom of each cluster, picked from its near clusters."""
-    real, first = candidates.start.size - 1, clusters.first
+def _pick_atoms(
+    extended: np.ndarray, first: np.ndarray, candidates: Near, low: int, high: int, reach: float, near: Near, size: int
+) -> None:
+    """Write the atoms near clusters low .. high - 1 into `near`, from entry `size` on."""
     width = CLUSTER * (candidates.widest + 1)
-    near, own, closest = np.empty((3, width)), np.empty((3, CLUSTER)), np.empty(width)
-    start = np.zeros(real + 1, np.int64)
-    entries = np.empty(192 * real + width, np.int32)
-    size = widest = 0
-    for c in range(real):
+    gathered, own, closest = np.empty((3, width)), np.empty((3, CLUSTER)), np.empty(width)
+    for c in range(low, high):
         for d in range(3):
             for k in range(CLUSTER):  # filled up with the last atom, which changes no minimum
                 own[d, k] = extended[d, min(first[c] + k, first[c + 1] - 1)]
-        listed = candidates.entries[candidates.start[c] : candidates.start[c + 1]]
-        count = _copy_atoms(extended, first, listed, near)
-        _closest(near, (count + CLUSTER - 1) // CLUSTER * CLUSTER, own, closest)
-        entries = grown(entries, size, size + count + 1)
+        listed = candidates.entries[candidates.start[c] : candidates.stop[c]]
+        count = _copy_atoms(extended, first, listed, gathered)
+        _closest(gathered, (count + CLUSTER - 1) // CLUSTER * CLUSTER, own, closest)
+        near.start[c] = size
         at = 0
         for m in range(listed.size):
-            low = first[listed[m]]
-            for k in range(first[listed[m] + 1] - low):
-                entries[size] = low + k
+            begin = first[listed[m]]
+            for k in range(first[listed[m] + 1] - begin):
+                near.entries[size] = begin + k
                 size += closest[at + k] < reach * reach
-            at += first[listed[m] + 1] - low
-        start[c + 1] = size
-        widest = max(widest, size - start[c])
-    return Near(start, entries, widest)
+            at += first[listed[m] + 1] - begin
+        near.stop[c] = size
+
+
+@threaded_kernel
+def _pick_all(extended: np.ndarray, first: np.ndarray, candidates: Near, reach: float, near: Near, room: np.ndarray) -> None:
+    """`_pick_atoms` by as many threads as there are parts."""
+    parts = candidates.parts
+    if parts.size == 2:
+        _pick_atoms(extended, first, candidates, 0, parts[1], reach, near, 0)
+    else:
+        for part in prange(parts.size - 1):
+            _pick_atoms(extended, first, candidates, parts[part], parts[part + 1], reach, near, room[part])
+
+
+@kernel
+def near_atoms(extended: np.ndarray, clusters: Clusters, candidates: Near, reach: float) -> Near:
+    """The atoms within `reach` of any atom of each cluster, picked from its near clusters."""
+    real = candidates.start.size
+    room = _room(CLUSTER * (candidates.stop - candidates.start), candidates.parts)
+    near = Near(np.empty(real, np.int64), np.empty(real, np.int64), np.empty(room[-1], np.int32), 0, candidates.parts)
+    _pick_all(extended, clusters.first, candidates, reach, near, room)
+    return _measured(near, candidates.parts.size - 1)
 
 
 @kernel

@@ -10,9 +10,10 @@ at a time, so that one division serves two pairs: 1/a = b/(ab), 1/b = a/(ab).
 from __future__ import annotations
 
 import numpy as np
+from numba import prange
 
 from manybody.numerics.integrators import drift, heat_bath, kick, kick_and_drift, kinetic_energy, runaway
-from manybody.numerics.jit import kernel
+from manybody.numerics.jit import kernel, threaded_kernel
 from manybody.numerics.neighbours import (
     BEYOND,
     CLUSTER,
@@ -135,17 +136,30 @@ def _pull_one(near: np.ndarray, a: int, count: int, cutoff2: float, c: tuple[flo
 
 
 @kernel
-def forces(extended: np.ndarray, first: np.ndarray, near: Near, cutoff: float, parameters: np.ndarray, f: np.ndarray) -> None:
-    """The forces on all atoms, into f [3, atoms]."""
+def _forces_on(
+    low: int, high: int, extended: np.ndarray, first: np.ndarray, near: Near, cutoff: float, parameters: np.ndarray, f: np.ndarray
+) -> None:
+    """The forces on the atoms of clusters low .. high - 1, into f [3, atoms]."""
     c = coefficients(parameters)
     buffer = np.empty((3, _width(near)))
-    for cluster in range(near.start.size - 1):
-        low, high = first[cluster], first[cluster + 1]
-        count = _gather(extended, low, high, near.entries, near.start[cluster], near.start[cluster + 1], buffer)
-        for i in range(low, high - 1, 2):
-            _pull_two(buffer, i - low, count, cutoff * cutoff, c, f, i)
-        if (high - low) % 2 == 1:
-            _pull_one(buffer, high - 1 - low, count, cutoff * cutoff, c, f, high - 1)
+    for cluster in range(low, high):
+        begin, end = first[cluster], first[cluster + 1]
+        count = _gather(extended, begin, end, near.entries, near.start[cluster], near.stop[cluster], buffer)
+        for i in range(begin, end - 1, 2):
+            _pull_two(buffer, i - begin, count, cutoff * cutoff, c, f, i)
+        if (end - begin) % 2 == 1:
+            _pull_one(buffer, end - 1 - begin, count, cutoff * cutoff, c, f, end - 1)
+
+
+@threaded_kernel
+def forces(extended: np.ndarray, first: np.ndarray, near: Near, cutoff: float, parameters: np.ndarray, f: np.ndarray) -> None:
+    """The forces on all atoms, into f [3, atoms], by as many threads as the list was made for."""
+    parts = near.parts
+    if parts.size == 2:
+        _forces_on(0, parts[1], extended, first, near, cutoff, parameters, f)
+    else:
+        for part in prange(parts.size - 1):
+            _forces_on(parts[part], parts[part + 1], extended, first, near, cutoff, parameters, f)
 
 
 @kernel
@@ -169,27 +183,51 @@ def _sum_one(near: np.ndarray, a: int, count: int, cutoff2: float, c: tuple[floa
 
 
 @kernel
-def sums(
-    extended: np.ndarray, first: np.ndarray, near: Near, cutoff: float, parameters: np.ndarray
-) -> tuple[float, float, float]:
-    """Energy (not shifted), virial and number of all pairs within the cutoff; each is met from both sides."""
+def _sums_of(
+    low: int, high: int, extended: np.ndarray, first: np.ndarray, near: Near, cutoff: float, parameters: np.ndarray,
+    found: np.ndarray,
+) -> None:  # fmt: skip
+    """Energy, virial and number of the pairs of clusters low .. high - 1, into found [3, clusters]."""
     c = coefficients(parameters)
     buffer = np.empty((3, _width(near)))
-    energy = virial = pairs = 0.0
-    for cluster in range(near.start.size - 1):
-        low, high = first[cluster], first[cluster + 1]
-        count = _gather(extended, low, high, near.entries, near.start[cluster], near.start[cluster + 1], buffer)
-        for a in range(high - low):
+    for cluster in range(low, high):
+        begin, end = first[cluster], first[cluster + 1]
+        count = _gather(extended, begin, end, near.entries, near.start[cluster], near.stop[cluster], buffer)
+        energy = virial = pairs = 0.0
+        for a in range(end - begin):
             u, w, n = _sum_one(buffer, a, count, cutoff * cutoff, c)
             energy += u
             virial += w
             pairs += n
-    return 0.5 * energy, 0.5 * virial, 0.5 * pairs
+        found[0, cluster], found[1, cluster], found[2, cluster] = energy, virial, pairs
+
+
+@threaded_kernel
+def _sums_by_cluster(
+    extended: np.ndarray, first: np.ndarray, near: Near, cutoff: float, parameters: np.ndarray, found: np.ndarray
+) -> None:
+    """`_sums_of` by as many threads as the list was made for."""
+    parts = near.parts
+    if parts.size == 2:
+        _sums_of(0, parts[1], extended, first, near, cutoff, parameters, found)
+    else:
+        for part in prange(parts.size - 1):
+            _sums_of(parts[part], parts[part + 1], extended, first, near, cutoff, parameters, found)
+
+
+@kernel
+def sums(
+    extended: np.ndarray, first: np.ndarray, near: Near, cutoff: float, parameters: np.ndarray
+) -> tuple[float, float, float]:
+    """Energy (not shifted), virial and number of all pairs within the cutoff; each is met from both sides."""
+    found = np.empty((3, near.start.size))
+    _sums_by_cluster(extended, first, near, cutoff, parameters, found)
+    return 0.5 * found[0].sum(), 0.5 * found[1].sum(), 0.5 * found[2].sum()
 
 
 @kernel
 def _rebuild(
-    x: np.ndarray, v: np.ndarray, names: np.ndarray, box: np.ndarray, reach: float
+    x: np.ndarray, v: np.ndarray, names: np.ndarray, box: np.ndarray, reach: float, threads: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Clusters, np.ndarray, Near]:
     """Wrap and sort the atoms: positions, velocities and names in the new order, clusters, extended positions, near clusters."""
     wrap(x, box)
@@ -203,17 +241,17 @@ def _rebuild(
             sorted_v[d, i] = v[d, j]
     clusters = add_images(sorted_x, box, first, reach)
     extended = extended_positions(sorted_x, clusters)
-    return sorted_x, sorted_v, sorted_names, clusters, extended, near_clusters(extended, clusters, reach)
+    return sorted_x, sorted_v, sorted_names, clusters, extended, near_clusters(extended, clusters, reach, threads)
 
 
 @kernel
 def evaluate(
-    positions: np.ndarray, box: np.ndarray, cutoff: float, parameters: np.ndarray
+    positions: np.ndarray, box: np.ndarray, cutoff: float, parameters: np.ndarray, threads: int
 ) -> tuple[np.ndarray, float, float, float]:
     """Forces [atoms, 3], energy (not shifted), virial and number of pairs of `positions` [atoms, 3]."""
     x = positions.T.copy()
     names = np.arange(x.shape[1])
-    x, _, names, clusters, extended, candidates = _rebuild(x, x, names, box, cutoff)
+    x, _, names, clusters, extended, candidates = _rebuild(x, x, names, box, cutoff, threads)
     near = near_atoms(extended, clusters, candidates, cutoff)
     f = np.empty_like(x)
     forces(extended, clusters.first, near, cutoff, parameters, f)
@@ -244,18 +282,18 @@ def _record(v: np.ndarray, totals: tuple[float, float, float], heat: float, row:
 def advance(
     positions: np.ndarray, velocities: np.ndarray, box: np.ndarray, cutoff: float, skins: tuple[float, float],
     parameters: np.ndarray, dt: float, bath: int, decay: float, kT: float, freedom: float, noise: np.ndarray, chi2: np.ndarray,
-    stride: int, samples: np.ndarray,
+    stride: int, samples: np.ndarray, threads: int,
 ) -> tuple[np.ndarray, np.ndarray, int, int]:  # fmt: skip
     """Advance by ``len(samples) * stride`` steps, in one call.
 
     positions, velocities: [atoms, 3]; box [3]. skins: of the list of clusters and of that of atoms, the first wider.
     noise, chi2: the bath's random numbers, one row a step (`heat_bath`). samples [samples, 8] is filled with energy (not
     shifted), virial, pairs, kinetic energy, heat taken up since the start, momentum [3]. Returns positions and
-    velocities, and the step and the atom where the run exploded, or -1, -1.
+    velocities, and the step and the atom where the run exploded, or -1, -1. The bits are the same for any number of threads.
     """
     wide, narrow = skins
     x, v, names, clusters, extended, candidates = _rebuild(
-        positions.T.copy(), velocities.T.copy(), np.arange(positions.shape[0]), box, cutoff + wide
+        positions.T.copy(), velocities.T.copy(), np.arange(positions.shape[0]), box, cutoff + wide, threads
     )
     near = near_atoms(extended, clusters, candidates, cutoff + narrow)
     sorted_at, listed_at = x.copy(), x.copy()
@@ -276,7 +314,7 @@ def advance(
                 if moved(x, sorted_at, 0.5 * (wide - narrow)) == 0:
                     extend(x, clusters, extended)
                 else:
-                    x, v, names, clusters, extended, candidates = _rebuild(x, v, names, box, cutoff + wide)
+                    x, v, names, clusters, extended, candidates = _rebuild(x, v, names, box, cutoff + wide, threads)
                     sorted_at = x.copy()
                 near = near_atoms(extended, clusters, candidates, cutoff + narrow)
                 listed_at = x.copy()

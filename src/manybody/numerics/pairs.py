@@ -107,7 +107,9 @@ class PairKernel:
         coefficients = self.module.coefficients(self.values)
         return float(r * self.module.pair_force(r * r, 1.0 / (r * r), coefficients))
 
-    def evaluate(self, positions: np.ndarray, box: np.ndarray, cutoff: float) -> tuple[np.ndarray, float, float, float]:
+    def evaluate(
+        self, positions: np.ndarray, box: np.ndarray, cutoff: float, threads: int = 1
+    ) -> tuple[np.ndarray, float, float, float]:
         """Forces [atoms, 3], energy (not shifted), virial (sum of r . f) and number of pairs within `cutoff`.
 
         positions [atoms, 3], box [3] (edges); `cutoff` at most half the shortest edge.
@@ -115,7 +117,7 @@ class PairKernel:
         if not 0 < cutoff <= 0.5 * box.min() * (1 + 1e-12):
             where, came = f"pair potential `{self.potential.name}`", f"{cutoff:g}"
             raise InputError(Problem(where, f"a cutoff up to half the box, {0.5 * box.min():g}", came, "Lower it."))
-        forces, energy, virial, pairs = self.module.evaluate(positions, box, cutoff, self.values)
+        forces, energy, virial, pairs = self.module.evaluate(positions, box, cutoff, self.values, threads)
         return forces, float(energy), float(virial), float(pairs)
 
 

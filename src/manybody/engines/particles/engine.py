@@ -14,7 +14,7 @@ from manybody.core.errors import TaskError
 from manybody.core.random import Key
 from manybody.engines.particles.spec import LennardJonesLiquid, Thermostat
 from manybody.engines.particles.state import ParticleState
-from manybody.numerics import plain_dynamics
+from manybody.numerics import jit, plain_dynamics
 from manybody.numerics.integrators import LANGEVIN, NO_BATH, RESCALING, HeatBath
 from manybody.numerics.pairs import LENNARD_JONES
 from manybody.numerics.plain_pairs import PlainPairs
@@ -41,8 +41,8 @@ class LiquidEngine:
     """Advances a Lennard-Jones liquid; passes `manybody.testing.engine`.
 
     thermostat: ``bussi`` (stochastic velocity rescaling), ``langevin`` or ``none``, with relaxation time
-    `thermostat_time`. On ``cpu`` compiled kernels run, on one thread; any other
-    `device` runs their plain torch twins.
+    `thermostat_time`. On ``cpu`` compiled kernels run, on `threads` threads, with the same bits for any
+    number of them; any other `device` runs their plain torch twins.
     """
 
     def __init__(
@@ -53,11 +53,13 @@ class LiquidEngine:
         thermostat_time: float = 0.5,
         temperature: float | None = None,
         device: str = "cpu",
+        threads: int = 1,
     ) -> None:
         self.system = system
         self.time_step = time_step
         self.kernel = LENNARD_JONES.bind({"epsilon": 1.0, "sigma": 1.0})
         self.device = device
+        self.threads = min(threads, jit.most_threads())
         self.plain = PlainPairs(LENNARD_JONES, {"epsilon": 1.0, "sigma": 1.0})
         room = system.box - system.cutoff  # a list reaches no further than the box
         self.skins = min(SKINS[0], room), min(SKINS[1], 0.5 * room)
@@ -184,7 +186,7 @@ class LiquidEngine:
             state.positions.numpy(), state.velocities.numpy(), state.box.numpy(),
             self.system.cutoff, self.skins, self.kernel.values,
             self.time_step, self.bath.kind, self.bath.decay(self.time_step), self.bath.kT, float(self.bath.freedom),
-            noise, chi2, stride, rows,
+            noise, chi2, stride, rows, self.threads,
         )  # fmt: skip
         return torch.from_numpy(positions), torch.from_numpy(velocities), step, atom
 
@@ -192,7 +194,7 @@ class LiquidEngine:
         """Forces, energy (not shifted), virial and number of pairs."""
         if self.device != "cpu":
             return self.plain.evaluate(positions, box, self.system.cutoff)
-        forces, *totals = self.kernel.evaluate(positions.numpy(), box.numpy(), self.system.cutoff)
+        forces, *totals = self.kernel.evaluate(positions.numpy(), box.numpy(), self.system.cutoff, self.threads)
         return torch.from_numpy(forces), *totals
 
     def _trace(self, rows: np.ndarray) -> Trace:

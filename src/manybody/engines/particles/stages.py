@@ -47,7 +47,7 @@ def _parse(task: Task) -> tuple[LennardJonesLiquid, Leg]:
 
 
 def _engine(system: LennardJonesLiquid, leg: Leg, context: Context, temperature: float | None = None) -> LiquidEngine:
-    return LiquidEngine(system, leg.time_step, leg.thermostat, leg.thermostat_time, temperature, context.device)
+    return LiquidEngine(system, leg.time_step, leg.thermostat, leg.thermostat_time, temperature, context.device, context.threads)
 
 
 def _continued(task: Task, system: LennardJonesLiquid, inputs: Mapping[str, Output], device: str) -> ParticleState:
