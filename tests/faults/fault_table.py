@@ -36,6 +36,7 @@ FAULTS = (
     "a revoked certificate",
     "a client where a node is expected",
     "a result that rots on the disk",
+    "all of these at random",
 )
 
 
