@@ -18,7 +18,8 @@ from manybody.engines.fields import stages
 from manybody.engines.fields.engine import FieldEngine
 from manybody.engines.fields.known_answers import exact_variances
 from manybody.engines.fields.observables import FieldVariance
-from manybody.engines.fields.spec import AdvectedField, FiniteVolume, Moment
+from manybody.engines.fields.parts import Moment
+from manybody.engines.fields.spec import AdvectedField, FiniteVolume
 from manybody.store.objects import ObjectStore
 from manybody.study.certify import findings
 from manybody.study.conduct import Tally

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from manybody.core.study import Study
 from manybody.engines.fields.known_answers import stability_limit
-from manybody.engines.fields.spec import CELL_BYTES, ROUNDING, STEP_HALO, AdvectedField, FiniteVolume, part_rows
+from manybody.engines.fields.parts import STEP_HALO, part_rows
+from manybody.engines.fields.spec import CELL_BYTES, ROUNDING, AdvectedField, FiniteVolume
 from manybody.numerics.rounds import Costs
 from manybody.numerics.stencils import HALO
 

@@ -93,14 +93,23 @@ def test_a_round_tells_how_far_it_is(dye: AdvectedField, compute: Compute, node:
 @pytest.mark.parametrize("fault", ["missing", "short", "single", "nan"])
 def test_a_round_refuses_a_neighbour_that_is_not_sound(dye: AdvectedField, compute: Compute, node: Any, fault: str) -> None:
     task, inputs = first_round(dye, compute)
-    edge = inputs["west"].arrays["east_edge"]
+    slab = inputs["west"].arrays["slab"]
     if fault == "missing":
         del inputs["west"]
     else:
-        bad = {"short": edge[:-1], "single": edge.astype("float32"), "nan": np.where(edge == edge.max(), np.nan, edge)}[fault]
-        inputs["west"] = Output({**inputs["west"].arrays, "east_edge": bad})
-    with pytest.raises(TaskError, match=r"`east_edge` \[32, 20\] of input `west`.*Compute the task it comes from again"):
+        bad = {"short": slab[:31], "single": slab.astype("float32"), "nan": np.where(slab == slab.max(), np.nan, slab)}[fault]
+        inputs["west"] = Output({"slab": bad})
+    with pytest.raises(TaskError, match=r"\[32 or more, 20\] of input `west`.*Compute the task it comes from again"):
         advance(task, inputs, node)
+
+
+def test_what_is_read_of_a_neighbour_gives_the_same_as_all_of_it(dye: AdvectedField, compute: Compute, node: Any) -> None:
+    """`reads` tells the rows that a round needs: given nothing else, it gives the same bits."""
+    task, inputs = first_round(dye, compute)
+    rows = {name: FiniteVolume.reads(task, name) for name in inputs}
+    assert rows == {"west": {"slab": slice(-32, None)}, "own": None, "east": {"slab": slice(32)}}
+    cut = {name: Output({"slab": inputs[name].arrays["slab"][rows[name]["slab"]]}) for name in ("west", "east")}  # type: ignore[index]
+    assert encode(advance(task, inputs | cut, node)) == encode(advance(task, inputs, node))
 
 
 def test_gathering_refuses_slabs_that_do_not_make_up_the_grid(dye: AdvectedField, compute: Compute, node: Any) -> None:

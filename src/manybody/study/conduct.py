@@ -14,6 +14,7 @@ from manybody.store.ledger import Ledger
 from manybody.store.objects import ObjectStore
 from manybody.store.provenance import provenance
 from manybody.store.rows import ResultRow
+from manybody.study.excerpts import Excerpts
 
 ATTEMPTS = 3  # a task whose worker is lost this often is not tried again
 POLL_S = 0.5  # how often a task that another run computes is asked for
@@ -73,6 +74,7 @@ class Conductor:
         self._spent_cost = self._spent_seconds = 0.0
         self._held_until: dict[str, float] = {}
         self._checkpoints: dict[str, str] = {}
+        self._excerpts = Excerpts(self._tasks.values(), self.objects)
 
     @property
     def expected_s(self) -> float:
@@ -141,6 +143,7 @@ class Conductor:
             for attempt in list(self.running):
                 self.backend.cancel(attempt)
                 self.ledger.lose(attempt, "the run stopped")
+            self._excerpts.discard_all()
         if self.failures:
             causes = "\n".join(f"{self._tasks[digest].label}: {reason}" for digest, reason in self.failures.items())
             raise TaskError(f"{len(self.failures)} of {len(self._tasks)} tasks failed.\n{causes}")
@@ -209,7 +212,13 @@ class Conductor:
             self._held_until[digest] = time.monotonic() + POLL_S
         else:
             task = self._tasks[digest]
-            inputs = {name: self.results[need] for name, need in task.inputs.items()}
+            try:
+                inputs = self._excerpts.inputs(task, self.results)
+            except StoreError as error:
+                self.ledger.fail(claim.attempt, str(error))
+                if not self._reopen_inputs(digest):
+                    raise
+                return
             avoid = {self.workers[task.replicated(0).digest]} if task.replica else set()
             self.running[claim.attempt] = digest
             self._checkpoints[digest] = claim.checkpoint
@@ -232,6 +241,7 @@ class Conductor:
                 self._spent_cost += self._tasks[digest].cost
                 self._spent_seconds += event.seconds
                 self._discard(self._checkpoints.pop(digest))
+            self._excerpts.discard(digest)
         elif event.kind == "failed":
             current = self.ledger.fail(event.attempt, event.reason)
             if current and not event.node_fault:  # its own fault, which may lie in what it went on from
@@ -265,7 +275,7 @@ class Conductor:
             self.ledger.withdraw(need, "set aside as corrupt while a task read it")
             self.results.pop(need, None)
             self.computed.discard(need)
-        return bool(gone)
+        return bool(gone) or self._excerpts.are_gone(digest)
 
 
 def _needs(task: Task) -> set[str]:

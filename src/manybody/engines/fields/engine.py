@@ -10,7 +10,8 @@ import numpy as np
 
 from manybody.core.random import Key
 from manybody.engines.fields.known_answers import exact_averages
-from manybody.engines.fields.spec import AdvectedField, Grid
+from manybody.engines.fields.parts import Grid
+from manybody.engines.fields.spec import AdvectedField
 from manybody.engines.fields.state import FieldState
 from manybody.numerics.stencils import HALO, Slab, flux_weights
 

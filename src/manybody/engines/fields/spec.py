@@ -13,15 +13,14 @@ from manybody.core.spec import Spec, refuse
 from manybody.core.study import Realisation
 from manybody.core.task import Task
 from manybody.engines.fields.known_answers import exact_averages, stability_limit
+from manybody.engines.fields.layout import Layout, rows_read
+from manybody.engines.fields.parts import STEP_HALO, Course, Grid, Moment, Precision
 from manybody.numerics.rounds import Costs, Prediction, SplitProblem, choose, predict
 
-STEP_HALO = 8  # rows that one time step looks aside: 4 stages of 2 (`numerics.stencils.HALO`, which loads a compiler)
 ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24}  # largest relative error of one rounded operation
 CELL_BYTES = {"float64": 8, "float32": 4}
 
 CELLS_A_PERIOD, CELLS_A_WIDTH = 8, 2  # the least that the study's own grid must have: its twin has half of them
-
-Precision = Literal["float64", "float32"]
 
 
 class Wave(Spec):
@@ -79,45 +78,16 @@ class AdvectedField(SystemSpec):
         return self
 
 
-class Grid(Spec):
-    """A grid [rows, columns] of the square, x from row to row, and the time step and precision on it."""
-
-    rows: int
-    columns: int
-    time_step: float
-    precision: Precision
-
-
-class Part(Grid):
-    """Rows first to last (exclusive) of a grid; `edge` rows at either end are handed to the neighbours."""
-
-    first: int
-    last: int
-    edge: int
-
-
-class Round(Part):
-    """`steps` time steps of a part, from step number `begin` on."""
-
-    begin: int
-    steps: int
-
-
-class Moment(Grid):
-    """The whole grid after `step` time steps."""
-
-    step: int
-
-
 class FiniteVolume(MethodSpec):
-    """Finite volumes of fourth order in space and time, in slabs that advance by rounds.
+    """Finite volumes of fourth order in space and time, in slabs that advance by rounds, or together as a gang.
 
-    Task (part, round) takes the slabs of its neighbours after the round before and advances `steps_per_round` steps.
-    At every sample the slabs are gathered; what is gathered does not depend on how the grid was split, in one bit.
+    Task (part, round) takes the edges of its neighbours after the round before and advances `steps_per_round` steps.
+    Members of a gang exchange edges before every step. At every sample the slabs are gathered; what is gathered does
+    not depend on how the grid was split, nor on which of the two ways it was advanced, in one bit.
     """
 
-    summary: ClassVar[str] = "finite volumes of order 4 in space and time, explicit, split into slabs that advance by rounds"
-    version: ClassVar[str] = "1"
+    summary: ClassVar[str] = "finite volumes of order 4 in space and time, explicit, split into slabs: by rounds or as a gang"
+    version: ClassVar[str] = "2"
     systems: ClassVar[tuple[str, ...]] = ("advected-field",)
     stages: ClassVar[Mapping[str, str]] = {
         "start": "manybody.engines.fields.stages:start",
@@ -144,7 +114,11 @@ class FiniteVolume(MethodSpec):
     parts: int = Field(2, ge=1, le=4096, description="slabs that the grid is split into")
     steps_per_round: int | Literal["auto"] = Field("auto", description="time steps a task, or `auto`: chosen from `costs`")
     precision: Precision = Field("float64", description="`float64` or `float32`")
-    costs: Costs = Field(Costs(), description="what `auto` reckons with")
+    costs: Costs | None = Field(None, description="what `auto` reckons with; by default what is measured on the network")
+    run: Literal["rounds", "gang"] = Field(
+        "rounds", description="`rounds`: tasks that run anywhere; `gang`: processes of one machine that exchange every step"
+    )
+    channel: Literal["gloo", "mpi"] = Field("gloo", description="what links the members of a gang")
 
     @model_validator(mode="after")
     def _splits(self) -> FiniteVolume:
@@ -205,14 +179,14 @@ class FiniteVolume(MethodSpec):
     @property
     def problem(self) -> SplitProblem:
         """What has to be advanced from sample to sample, for the cost model."""
-        return SplitProblem(self.rows, self.columns, self.stride, STEP_HALO, CELL_BYTES[self.precision])
+        return SplitProblem(self.rows, self.columns, self.stride, STEP_HALO, self.cell_bytes)
 
     @property
     def split(self) -> Prediction:
         """The split, and what it is expected to cost from sample to sample."""
         if self.steps_per_round != "auto":
-            return predict(self.problem, self.costs, self.parts, self.steps_per_round)
-        chosen = choose(self.problem, self.costs, [self.parts])
+            return predict(self.problem, self.reckoned, self.parts, self.steps_per_round)
+        chosen = choose(self.problem, self.reckoned, [self.parts])
         assert chosen is not None, "the slabs have rows for a halo: checked when made"
         return chosen
 
@@ -221,16 +195,37 @@ class FiniteVolume(MethodSpec):
         """The grid, time step and precision."""
         return Grid(rows=self.rows, columns=self.columns, time_step=self.time_step, precision=self.precision)
 
+    @property
+    def cell_bytes(self) -> int:
+        """Bytes of a cell's value."""
+        return CELL_BYTES[self.precision]
+
+    @property
+    def reckoned(self) -> Costs:
+        """The costs to reckon with."""
+        return self.costs or Costs()
+
+    def course(self, begin: int, samples: int) -> Course:
+        """What a gang advances from step `begin` on."""
+        together = {"members": self.parts, "channel": self.channel}
+        return Course.model_validate(
+            self.grid.document() | together | {"begin": begin, "stride": self.stride, "samples": samples}
+        )
+
     def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
-        """The slabs at the start, then round after round; at every sample the slabs are gathered."""
+        """Rounds of slabs, or courses of a gang; every sample is gathered, and the last gathering carries all samples."""
         assert isinstance(system, AdvectedField)
-        planner = _Planner(self, system, seed, repeat)
-        planner.start()
-        for sample in range(self.samples):
-            for begin in range(0, self.stride, planner.steps_per_round):
-                planner.advance(sample * self.stride + begin, min(planner.steps_per_round, self.stride - begin))
-            planner.gather((sample + 1) * self.stride)
-        return tuple(planner.tasks), (planner.tasks[-1],)
+        layout = Layout(self, system, seed, repeat)
+        if self.run == "gang":
+            layout.courses()
+        else:
+            layout.rounds()
+        return tuple(layout.tasks), (layout.tasks[-1],)
+
+    @classmethod
+    def reads(cls, task: Task, name: str) -> Mapping[str, slice] | None:
+        """Rounds read only edges of their neighbours' slabs (`core.split.ReadsParts`)."""
+        return rows_read(task, name)
 
     def conserves(self, system: SystemSpec) -> tuple[Conserved, ...]:
         """The mean of the field: what leaves a cell enters its neighbour."""
@@ -259,18 +254,14 @@ class FiniteVolume(MethodSpec):
             rows=rows, columns=columns, time_step=self.time_step * coarsening, precision="float64",
             step=round(2 * coarse_steps / coarsening),
         )  # fmt: skip
-        cost = rows * columns * moment.step / self.costs.cell_steps_per_s
-        return self._task("converge", system, moment, realisation.tasks[-1].seed, realisation.repeat, cost)
+        cost = rows * columns * moment.step / self.reckoned.cell_steps_per_s
+        return self.task("converge", system, moment, realisation.tasks[-1].seed, realisation.repeat, cost)
 
-    def together(self, system: AdvectedField, step: int) -> Task:
-        """The task of a gang that advances the field by `step` time steps, one slab a member, halos exchanged every step."""
-        moment = Moment.model_validate(self.grid.document() | {"step": step})
-        return self._task("together", system, moment, 0, 0, self.rows * self.columns * step / self.costs.cell_steps_per_s)
-
-    def _task(
+    def task(
         self, stage: str, system: AdvectedField, parameters: Spec, seed: int, repeat: int, cost: float,
         inputs: dict[str, str] | None = None,
     ) -> Task:  # fmt: skip
+        """A task of this method."""
         return Task(
             method=self.name,
             stage=stage,
@@ -282,59 +273,3 @@ class FiniteVolume(MethodSpec):
             repeat=repeat,
             cost=cost,
         )
-
-
-def part_rows(rows: int, parts: int, part: int) -> tuple[int, int]:
-    """First and last (exclusive) row of a part: as equal as whole rows allow."""
-    return rows * part // parts, rows * (part + 1) // parts
-
-
-class _Planner:
-    """Lays out the tasks of one realisation; `slabs` are the latest tasks of all parts."""
-
-    def __init__(self, method: FiniteVolume, system: AdvectedField, seed: int, repeat: int) -> None:
-        self.method, self.system, self.seed, self.repeat = method, system, seed, repeat
-        self.steps_per_round = method.split.steps_per_round
-        self.tasks: list[Task] = []
-        self.slabs: list[Task] = []
-        self.gathered: Task | None = None
-
-    def start(self) -> None:
-        """The slabs at the start, and the first sample."""
-        cost = self.method.costs.latency_s
-        self.slabs = [self._add("start", self._part(part), cost) for part in range(self.method.parts)]
-        self.gather(0)
-
-    def advance(self, begin: int, steps: int) -> None:
-        """A round: every part from its own slab and its neighbours'."""
-        costs, before = self.method.costs, self.slabs
-        slabs = []
-        for index in range(len(before)):
-            part = self._part(index)
-            reach = STEP_HALO * steps
-            cost = costs.latency_s + (part.last - part.first + reach) * part.columns * steps / costs.cell_steps_per_s
-            inputs = {"west": before[index - 1], "own": before[index], "east": before[(index + 1) % len(before)]}
-            this = Round.model_validate(part.document() | {"begin": begin, "steps": steps})
-            slabs.append(self._add("advance", this, cost, inputs))
-        self.slabs = slabs
-
-    def gather(self, step: int) -> None:
-        """A sample: all slabs, and the samples before."""
-        inputs = {f"part {index:04d}": task for index, task in enumerate(self.slabs)}
-        if self.gathered is not None:
-            inputs["before"] = self.gathered
-        moment = Moment.model_validate(self.method.grid.document() | {"step": step})
-        cost = self.method.costs.latency_s + 1e-7 * self.method.rows * self.method.columns
-        self.gathered = self._add("gather", moment, cost, inputs)
-
-    def _part(self, index: int) -> Part:
-        method = self.method
-        first, last = part_rows(method.rows, method.parts, index)
-        edge = STEP_HALO * self.steps_per_round
-        return Part.model_validate(method.grid.document() | {"first": first, "last": last, "edge": edge})
-
-    def _add(self, stage: str, parameters: Spec, cost: float, inputs: Mapping[str, Task] | None = None) -> Task:
-        digests = {name: task.digest for name, task in (inputs or {}).items()}
-        task = self.method._task(stage, self.system, parameters, self.seed, self.repeat, cost, digests)
-        self.tasks.append(task)
-        return task

@@ -10,7 +10,8 @@ from manybody.core.errors import TaskError
 from manybody.core.protocols import Context, Ring
 from manybody.core.task import Output, Progress, Task
 from manybody.engines.fields.engine import FieldEngine
-from manybody.engines.fields.spec import AdvectedField, Grid, Moment, Part, Round, part_rows
+from manybody.engines.fields.parts import Course, Grid, Moment, Part, Round, at_step, part_rows
+from manybody.engines.fields.spec import AdvectedField
 from manybody.engines.fields.state import FieldState
 from manybody.numerics.stencils import HALO
 
@@ -21,23 +22,23 @@ SERIES = ("time", "mean", "variance", "error")
 def start(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     """A slab at the start."""
     part = Part.model_validate(task.parameters)
-    return _slab_output(_engine(task, part).start(part.first, part.last), part)
+    return Output({"slab": _engine(task, part).start(part.first, part.last)})
 
 
 def advance(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     """A round: a slab some steps later, from itself and as much of its neighbours as that takes."""
     this = Round.model_validate(task.parameters)
-    reach = HALO * this.steps
-    slab = _engine(task, this).slab(this.last - this.first, reach)
-    west = _array(task, inputs, "west", "east_edge", (this.edge, this.columns), this)
-    east = _array(task, inputs, "east", "west_edge", (this.edge, this.columns), this)
-    own = _array(task, inputs, "own", "slab", (this.last - this.first, this.columns), this)
-    slab.load(west[this.edge - reach :], own, east[:reach])
+    rows, reach = this.last - this.first, HALO * this.steps
+    slab = _engine(task, this).slab(rows, reach)
+    west, own, east = (
+        _rows(task, inputs, name, count, this) for name, count in (("west", reach), ("own", rows), ("east", reach))
+    )
+    slab.load(west[len(west) - reach :], own, east[:reach])
     inset, share = 0, (this.last - this.first) / this.rows  # of the square: all parts together advance it once
     for step in range(1, this.steps + 1):
         inset = slab.advance(inset)
         context.progress(Progress(step / this.steps, share * step * this.time_step, "time units"))
-    return _slab_output(slab.values, this)
+    return Output({"slab": np.ascontiguousarray(slab.values)})
 
 
 def gather(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
@@ -46,7 +47,8 @@ def gather(task: Task, inputs: Mapping[str, Output], context: Context) -> Output
     No part of the output depends on how the field was split.
     """
     moment = Moment.model_validate(task.parameters)
-    parts = [inputs[name].arrays["slab"] for name in sorted(inputs) if name != "before"]
+    names = sorted(name for name in inputs if name != "before")
+    parts = [inputs[name].arrays[at_step(moment.step) if name == "gang" else "slab"] for name in names]
     field = np.concatenate(parts)
     if field.shape != (moment.rows, moment.columns) or not np.isfinite(field).all():
         raise TaskError(
@@ -77,45 +79,39 @@ def converge(task: Task, inputs: Mapping[str, Output], context: Context) -> Outp
     return Output({}, {"step": moment.step, "field_error": engine.error(state)})
 
 
-def together(task: Task, ring: Ring) -> Output:
-    """A member's slab after `step` steps; all members exchange one step's halo before every step."""
-    moment = Moment.model_validate(task.parameters)
-    first, last = part_rows(moment.rows, ring.size, ring.rank)
+def together(task: Task, inputs: Mapping[str, Output], ring: Ring, context: Context) -> Output:
+    """A member's slab at every sample of a course; all members exchange one step's halo before every step."""
+    course = Course.model_validate(task.parameters)
+    first, last = part_rows(course.rows, ring.size, ring.rank)
     rows = last - first
-    if moment.rows // ring.size < HALO:
-        raise TaskError(f"{task.label}: expected at least {HALO} rows a member; got {moment.rows} rows for {ring.size} members.")
-    engine = _engine(task, moment)
+    if course.rows // ring.size < HALO:
+        raise TaskError(f"{task.label}: expected at least {HALO} rows a member; got {course.rows} rows for {ring.size} members.")
+    engine, kept, end = _engine(task, course), course.moments, course.moments[-1]
+    own = inputs["before"].arrays[at_step(course.begin)][first:last] if course.begin else engine.start(first, last)
     slab = engine.slab(rows, HALO)
-    slab.load(np.zeros(()), engine.start(first, last), np.zeros(()))
-    field = slab.field
-    for _ in range(moment.step):
+    slab.load(np.zeros(()), own, np.zeros(()))
+    field, found = slab.field, {} if course.begin else {at_step(0): own}
+    for step in range(course.begin + 1, end + 1):
         ring.exchange(field[HALO : 2 * HALO], field[rows : rows + HALO], field[:HALO], field[HALO + rows :])
         slab.advance()
-    return Output({"slab": slab.values.copy()}, {"first": first, "step": moment.step})
+        if step in kept:
+            found[at_step(step)] = slab.values.copy()
+        context.progress(Progress((step - course.begin) / (end - course.begin), step * course.time_step, "time units"))
+    return Output(found, {"begin": course.begin, "end": end})
 
 
 def _engine(task: Task, grid: Grid) -> FieldEngine:
     return FieldEngine(AdvectedField.model_validate(task.system), grid)
 
 
-def _slab_output(values: np.ndarray, part: Part) -> Output:
-    """A slab [rows, columns] and the edges [edge, columns] that its neighbours need of it."""
-    return Output(
-        {
-            "slab": np.ascontiguousarray(values),
-            "west_edge": np.ascontiguousarray(values[: part.edge]),
-            "east_edge": np.ascontiguousarray(values[len(values) - part.edge :]),
-        }
-    )
-
-
-def _array(task: Task, inputs: Mapping[str, Output], name: str, array: str, shape: tuple[int, int], grid: Grid) -> np.ndarray:
-    """An array of an input, if it is what the task needs."""
-    found = inputs[name].arrays.get(array) if name in inputs else None
-    if found is None or found.shape != shape or found.dtype != grid.precision or not np.isfinite(found).all():
+def _rows(task: Task, inputs: Mapping[str, Output], name: str, rows: int, grid: Grid) -> np.ndarray:
+    """The slab of an input, or those of its rows that a neighbour reads, if it is what the task needs."""
+    found = inputs[name].arrays.get("slab") if name in inputs else None
+    fits = found is not None and found.shape[1:] == (grid.columns,) and found.dtype == grid.precision
+    if not fits or len(found) < rows or not np.isfinite(found).all():
         came = "nothing" if found is None else f"{found.dtype} {list(found.shape)}, or values that are not finite"
         raise TaskError(
-            f"{task.label}: expected finite {grid.precision} `{array}` {list(shape)} of input `{name}`; got {came}. "
+            f"{task.label}: expected finite {grid.precision} [{rows} or more, {grid.columns}] of input `{name}`; got {came}. "
             "Compute the task it comes from again."
         )
     return found
