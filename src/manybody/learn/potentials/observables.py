@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
-from manybody.core.protocols import MeasureSpec, Samples
+from manybody.core.protocols import ClosedForm, MeasureSpec, Samples
 from manybody.core.study import Point
 from manybody.core.task import Output
 
@@ -46,11 +47,17 @@ class PotentialError(MeasureSpec):
     methods: ClassVar[tuple[str, ...]] = METHODS
 
     name: Literal["potential-error"] = "potential-error"
+    allowed: float = Field(0.05, gt=0, description="largest deviation that the check `exact` lets pass, epsilon")
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a test configuration."""
         (output,) = outputs
         return _each(output.arrays["error"][-1])
+
+    def exact(self, point: Point) -> ClosedForm:
+        """None, within what is allowed."""
+        because = "what the study allows (`allowed`), against a well of depth 1"
+        return ClosedForm(0.0, self.allowed, because, "the potential that the configurations came from")
 
 
 class TrainingLoss(MeasureSpec):
