@@ -7,6 +7,9 @@ its answer without having seen the one it is held against). A result of a node w
 one answer leads; whoever gave another is *caught*. What a caught node computed is redone elsewhere, and what it vouched
 for is checked again. `manybody.network.assurance` has the chance that a false result passes nevertheless.
 
+Where the segments of a chain are tasks of their own, a result is one segment: there is nothing to check in part, so the
+share `spot` of such results is the least that is replicated.
+
 Keys must come from a secret of the coordinator's: a node that can predict which segments are checked need compute only
 those.
 """
@@ -19,9 +22,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationError
 from scipy.special import betaln
 
+from manybody.core.catalog import suggest
 from manybody.core.errors import InputError, Problem
 from manybody.core.random import Key
 from manybody.core.spec import Spec
@@ -54,18 +58,52 @@ class TrustPolicy(Spec):
     """How much is checked. The defaults are those that `docs/network-trust.md` reports on."""
 
     prior: Prior = Prior()
-    spot: float = Field(0.1, ge=0, le=1, description="share of segments checked of every result; at least one is")
+    spot: float = Field(0.1, ge=0, le=1, description="share of segments checked of every result; at least one of several is")
     tolerated: float = Field(0.05, gt=0, description="chance of a false next result at which half the results are replicated")
     margin: int = Field(2, ge=1, description="lead with which an answer wins a disagreement")
+    arbiter: bool = Field(True, description="whether the coordinator's own machine decides where nodes are too few")
 
     def replication(self, agreed: Any, segments: int) -> Any:
-        """The chance that a result is recomputed whole: q / (q + tolerated), q = `Prior.next_false`.  Number or array."""
+        """The chance that a result is recomputed whole: q / (q + tolerated), q = `Prior.next_false`.  Number or array.
+
+        Never below `spot` for a result of one segment, of which nothing less can be checked.
+        """
         q = self.prior.next_false(agreed, segments)
-        return q / (q + self.tolerated)
+        chance = q / (q + self.tolerated)
+        return np.maximum(self.spot, chance) if segments == 1 else chance
 
     def spots(self, segments: int) -> float:
         """Expected number of segments checked of a result that is not replicated."""
-        return min(float(segments), max(1.0, self.spot * segments))
+        return 0.0 if segments == 1 else min(float(segments), max(1.0, self.spot * segments))
+
+
+def parse_policy(text: str) -> TrustPolicy | None:
+    """A policy from words: `off` (None), `default`, or settings such as ``spot=0.2,margin=3``; `bad` is that of the prior.
+
+    Raises `InputError` for a name that is none, with the closest known one, and for a value that does not fit.
+    """
+    if text.strip() in ("off", "default"):
+        return None if text.strip() == "off" else TrustPolicy()
+    known = [*(name for name in TrustPolicy.model_fields if name != "prior"), "bad"]
+    asked: dict[str, Any] = {}
+    for setting in text.split(","):
+        name, sign, value = (part.strip() for part in setting.partition("="))
+        if not sign or name not in known:
+            remedy = suggest(name, ["off", "default", *known]) if not sign else suggest(name, known)
+            raise InputError(Problem("--trust", "`off`, `default`, or settings such as `spot=0.2`", f"`{setting}`", remedy))
+        asked[name] = value
+    prior = {"prior": {"bad": asked.pop("bad")}} if "bad" in asked else {}
+    try:
+        return TrustPolicy.model_validate(asked | prior)
+    except ValidationError as error:
+        raise InputError(*(_misfit(found) for found in error.errors(include_url=False))) from error
+
+
+def _misfit(found: Any) -> Problem:
+    """What is wrong with the value of a setting."""
+    name = str(found["loc"][-1])
+    field = (TrustPolicy if name in TrustPolicy.model_fields else Prior).model_fields[name]
+    return Problem(f"--trust {name}", f"{field.description}", f"`{found['input']}`", f"{found['msg']}.")
 
 
 @dataclass(frozen=True)
@@ -112,15 +150,15 @@ def decide(record: NodeRecord, key: Key, segments: int, policy: TrustPolicy | No
     """Whether to replicate or to accept a result of a node, and which segments to recompute.
 
     `key` is the coordinator's secret key of this attempt; `segments` is how many stretches between checkpoints the result
-    has (1: none are stored, so it can only be replicated). `Decision.chance` is the chance there was of replicating.
+    has (1: it is replicated or not checked). `Decision.chance` is the chance there was of replicating.
     """
     if segments < 1:
         raise InputError(Problem(f"node {record.node}", "a result of at least one segment", f"{segments}", "Store checkpoints."))
     policy = policy or TrustPolicy()
     generator = key.derive("trust").generator()
     chance = float(policy.replication(record.agreed, segments))
-    if generator.random() < chance or segments == 1:
-        return Decision(True, tuple(range(segments)), 1.0 if segments == 1 else chance)
+    if generator.random() < chance:
+        return Decision(True, tuple(range(segments)), chance)
     spots = policy.spots(segments)
     count = math.floor(spots) + int(generator.random() < spots - math.floor(spots))
     chosen = generator.choice(segments, size=count, replace=False)
@@ -159,6 +197,28 @@ def losers(answers: Mapping[str, Hashable], margin: int = 2) -> tuple[str, ...]:
     """The nodes whose answer lost, sorted; none while it is undecided."""
     winner = settle(answers, margin)
     return () if winner is None else tuple(sorted(node for node, answer in answers.items() if answer != winner))
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """What the answers to one question come to: whether it is settled, and which nodes lost."""
+
+    settled: bool
+    losers: tuple[str, ...] = ()
+
+
+def rule(answers: Mapping[str, Hashable], drawn: bool, margin: int = 2, decisive: str | None = None) -> Ruling:
+    """Whether the answers settle a question: one suffices unless it was `drawn` to be recomputed, two that agree always do.
+
+    In a disagreement one must lead by `margin`, or be that of `decisive`, a node that is taken at its word.
+    """
+    values = set(answers.values())
+    if decisive in answers:
+        return Ruling(True, tuple(sorted(node for node, answer in answers.items() if answer != answers[decisive])))
+    if len(values) <= 1:
+        return Ruling(len(answers) > 1 or (len(answers) == 1 and not drawn))
+    lost = losers(answers, margin)
+    return Ruling(bool(lost), lost)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from manybody.core.digest import canonical_json
-from manybody.core.errors import TaskError
+from manybody.core.errors import CorruptResultError, TaskError
 from manybody.core.task import Output
 
 DTYPES = (
@@ -40,10 +41,20 @@ def encode(output: Output) -> bytes:
 
 
 def decode(data: bytes) -> Output:
-    """The output that `encode` made `data` from; the arrays are writable copies."""
+    """The output that `encode` made `data` from; the arrays are writable copies.
+
+    Raises `CorruptResultError` where the bytes are no output: whoever made them did not use `encode`.
+    """
     length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    return Output(arrays=load(data), document=json.loads(header[_RESERVED][_ENTRY]))
+    try:
+        header = json.loads(data[8 : 8 + length])
+        document = json.loads(header[_RESERVED][_ENTRY])
+        output = Output(arrays=load(data), document=document)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise CorruptResultError(f"Expected the bytes of a result; got {len(data)} that are none ({error}).") from error
+    if not isinstance(document, dict):
+        raise CorruptResultError(f"Expected the document of a result to be a mapping; got {type(document).__name__}.")
+    return output
 
 
 def _name(name: object) -> str:

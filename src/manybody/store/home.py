@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
 from platformdirs import user_data_dir
 
 from manybody.core.errors import StoreError
+from manybody.core.random import Key
 from manybody.store.ledger import Ledger
 from manybody.store.objects import ObjectStore
 
@@ -34,6 +38,25 @@ class Home:
     def ledger(self) -> Ledger:
         """The ledger, opened; made if there is none yet."""
         return Ledger(self.ledger_address)
+
+    @cached_property
+    def secret(self) -> Key:
+        """What only this home knows: from it follows whose results are recomputed. Made when first asked for."""
+        path = self.path / "secret.key"
+        if not path.exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            fresh = self.path / f"secret.key.{secrets.token_hex(8)}"
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(secrets.token_hex(16))
+            with suppress(FileExistsError):  # another process was first: its secret counts
+                os.link(fresh, path)
+            fresh.unlink()
+        text = path.read_text(encoding="ascii").strip()
+        if re.fullmatch("[0-9a-f]{32}", text) is None:
+            remedy = "Remove the file; a new one is made, and what is drawn from now on follows from that."
+            raise StoreError(f"Expected 32 hexadecimal digits in {path}; got something else. {remedy}")
+        return Key(int(text, 16))
 
     @cached_property
     def objects(self) -> ObjectStore:

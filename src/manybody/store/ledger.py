@@ -26,8 +26,11 @@ from sqlalchemy import Connection, RowMapping, Select, func, select, update
 from manybody.core.digest import canonical_json, digest_document
 from manybody.core.errors import InputError, Problem, StoreError
 from manybody.core.task import Task
+from manybody.store import audits
+from manybody.store.audits import Audit
 from manybody.store.database import Database
 from manybody.store.liveness import Owner
+from manybody.store.provenance import OWN_TO_A_MACHINE
 from manybody.store.rows import AttemptRow, AttemptState, CheckpointRow, Claim, ResultRow, RunRow, StudyRow, TaskRow, TaskState
 from manybody.store.schema import attempts, checkpoints, provenances, results, run_tasks, runs, studies, tasks
 
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
     from manybody.core.study import Study
 
 LEASE_S = 30.0  # without a heartbeat for this long, a run on another machine holds nothing any more
-_OWN_TO_A_MACHINE = {"host", "cores"}  # of a provenance; what is left decides the bits of a result
 _BATCH = 1000  # rows a statement: bounds the memory of one, and the time that others wait for the transaction
 
 
@@ -102,8 +104,8 @@ class Ledger:
             current = (attempts.c.run == run) & (attempts.c.state == "running")
             connection.execute(update(attempts).where(current).values(state="lost", ended=now, reason="its run ended"))
 
-    def add_tasks(self, run: int, wanted: Iterable[Task]) -> None:
-        """Record the tasks of a run, in order, in one transaction."""
+    def add_tasks(self, run: int, wanted: Iterable[Task], first: int = 0) -> None:
+        """Record the tasks of a run, in order, in one transaction; `first` is the place of the first of them."""
         now = time.time()
         new = [
             {
@@ -117,7 +119,7 @@ class Ledger:
             }
             for task in wanted
         ]
-        members = [{"run": run, "task": row["digest"], "position": position} for position, row in enumerate(new)]
+        members = [{"run": run, "task": row["digest"], "position": position} for position, row in enumerate(new, first)]
         new.sort(key=lambda row: str(row["digest"]))  # two that add the same tasks in other orders would block each other
         with self.database.writing() as connection:
             for table, rows in ((tasks, new), (run_tasks, members)):
@@ -153,16 +155,31 @@ class Ledger:
             usable = left is not None and self._are_alike(connection, run, standing["checkpoint_attempt"])
             return Claim("mine", attempt=attempt, checkpoint=left if usable else "")
 
-    def finish(self, attempt: str, result: str, nbytes: int, seconds: float, worker: str, provenance: Mapping[str, Any]) -> bool:
+    def finish(
+        self,
+        attempt: str,
+        result: str,
+        nbytes: int,
+        seconds: float,
+        worker: str,
+        provenance: Mapping[str, Any],
+        *,
+        inputs: Mapping[str, str] | None = None,
+        audit: Audit | None = None,
+        refused: str = "",
+    ) -> bool:
         """Record the result of an attempt, and forget the checkpoint of its task.
 
-        False when the attempt is no longer current: the result does not count.
+        `inputs` are the digests of the results that were read, by name; `audit` is what was decided on the result. One
+        that is `refused`, with the reason, is kept as history and counts from no moment on. False when the attempt is no
+        longer current: the result does not count.
         """
         with self.database.writing() as connection:
             task = self._close_attempt(connection, attempt, "finished", "", worker)
             if task is None:
                 return False
             connection.execute(checkpoints.delete().where(checkpoints.c.task == task))
+            now = time.time()
             row = {
                 "task": task,
                 "attempt": attempt,
@@ -171,9 +188,14 @@ class Ledger:
                 "seconds": seconds,
                 "worker": worker,
                 "provenance": self._provenance(connection, provenance),
-                "finished": time.time(),
+                "finished": now,
+                "withdrawn": now if refused else None,
+                "reason": refused,
+                "inputs": "" if inputs is None else canonical_json(dict(inputs)),
             }
             connection.execute(results.insert().values(row))
+            if audit is not None:
+                audits.record(connection, self.database, [audit])
             return True
 
     def fail(self, attempt: str, reason: str, worker: str = "") -> bool:
@@ -236,6 +258,13 @@ class Ledger:
     def result(self, task_digest: str) -> ResultRow | None:
         """The result of a task that counts, if there is one."""
         return next((row for row in self.history(task_digest) if row.withdrawn is None), None)
+
+    def results(self, run: int) -> dict[str, ResultRow]:
+        """The results that count of all tasks of a run, by task, as of one moment."""
+        query = select(results, provenances.c.document.label("versions")).join(provenances)
+        query = query.join(run_tasks, run_tasks.c.task == results.c.task)
+        query = query.where((run_tasks.c.run == run) & results.c.withdrawn.is_(None))
+        return {row["task"]: ResultRow.read(row) for row in self._all(query)}
 
     def history(self, task_digest: str) -> list[ResultRow]:
         """Every result that a task has had, the withdrawn ones too, oldest first."""
@@ -311,7 +340,7 @@ class Ledger:
         there = select(attempts.c.run).where(attempts.c.id == attempt).scalar_subquery()
         found = connection.execute(documents.where((runs.c.id == run) | (runs.c.id == there)))
         one, *others = (json.loads(row.document) for row in found)
-        names = set(one).union(*others) - _OWN_TO_A_MACHINE
+        names = set(one).union(*others) - OWN_TO_A_MACHINE
         return all(one.get(name) == other.get(name) for other in others for name in names)
 
     def _provenance(self, connection: Connection, provenance: Mapping[str, Any]) -> str:

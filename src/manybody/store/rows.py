@@ -45,7 +45,10 @@ class CheckpointRow:
 
 @dataclass(frozen=True)
 class ResultRow:
-    """A result: digests of its task and its bytes, size, seconds of computing, who computed it, and when."""
+    """A result: digests of its task and its bytes, size, seconds of computing, who computed it, and when.
+
+    `inputs` is JSON: the digests of the results that were read, by name; empty where that was not recorded.
+    """
 
     task: str
     result: str
@@ -57,6 +60,7 @@ class ResultRow:
     provenance: Mapping[str, Any]
     withdrawn: float | None = None
     reason: str = ""
+    inputs: str = ""
 
     @classmethod
     def read(cls, row: RowMapping) -> ResultRow:
@@ -72,6 +76,7 @@ class ResultRow:
             provenance=json.loads(row["versions"]),
             withdrawn=row["withdrawn"],
             reason=row["reason"],
+            inputs=row["inputs"],
         )
 
 

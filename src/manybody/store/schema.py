@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -20,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0004"  # the newest migration; older files are brought up to it, newer ones refused
+HEAD = "0005"  # the newest migration; older files are brought up to it, newer ones refused
 
 metadata = MetaData(
     naming_convention={
@@ -120,6 +121,7 @@ results = Table(
     Column("finished", Double, nullable=False),
     Column("withdrawn", Double),  # null where the result counts; kept as history otherwise
     Column("reason", Text, nullable=False, server_default=""),
+    Column("inputs", Text, nullable=False, server_default=""),  # JSON: the results that were read, by name; empty if unknown
 )
 _COUNTS = text("withdrawn IS NULL")
 Index("one_current_result", results.c.task, unique=True, sqlite_where=_COUNTS, postgresql_where=_COUNTS)
@@ -134,6 +136,21 @@ checkpoints = Table(
     Column("attempt", ForeignKey("attempts.id"), nullable=False),
     Column("worker", Text, nullable=False),
     Column("stored", Double, nullable=False),
+)
+
+audits = Table(
+    "audits",
+    metadata,
+    Column("attempt", ForeignKey("attempts.id"), primary_key=True),  # the one that gave the result in question
+    Column("computation", String(64), nullable=False, index=True),  # the task that it answers, replicas being the same
+    Column("node", Text, nullable=False, index=True),  # whose it is: the fingerprint of its certificate where it has one
+    Column("chance", Double, nullable=False),  # with which it was to be recomputed
+    Column("drawn", Boolean, nullable=False),  # whether it was to be
+    Column("verdict", String(16), nullable=False, server_default=""),  # agreed, caught; empty while nothing is known
+    Column("how", Text, nullable=False, server_default=""),  # by what it was judged
+    Column("study", String(64), nullable=False, server_default="", index=True),  # in which it was
+    Column("judged", Double),
+    Column("reason", Text, nullable=False, server_default=""),
 )
 
 # --- the federation: who has joined, who may join, and the queue from which nodes pull ------------------------------
