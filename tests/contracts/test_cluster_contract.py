@@ -28,5 +28,5 @@ class TestCluster(BackendContract):
             cls.machines = machines
             yield
 
-    def start(self, objects_root: Path, workers: int) -> Backend:  # type: ignore[override]
-        return Cluster(self.machines.address, objects_root, self.machines.security, workers)
+    def start(self, objects_root: Path, workers: int, checkpoint_s: float = 30.0) -> Backend:  # type: ignore[override]
+        return Cluster(self.machines.address, objects_root, self.machines.security, workers, checkpoint_s=checkpoint_s)

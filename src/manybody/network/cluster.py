@@ -30,6 +30,7 @@ from manybody.network.cluster_line import Answered, Broken, Cut, Gone, Joined, L
 from manybody.network.cluster_placement import Demand, Node, demand, mismatches, place
 from manybody.network.federation.blobs import RefusedBlobError
 from manybody.network.federation.capacity import report
+from manybody.network.local import CHECKPOINT_S
 from manybody.network.messages import BackendError
 from manybody.store.encoding import encode
 from manybody.store.objects import ObjectStore
@@ -61,6 +62,7 @@ class Attempt:
     inputs: dict[str, str]
     avoid: frozenset[str]
     demand: Demand
+    checkpoint: str | None = None
     node: Node | None = None
     worker: str = ""
     heard: float = 0.0
@@ -71,6 +73,7 @@ class Cluster:
 
     At the start it waits for as many Dask workers as `workers` says, for a while; those that come later are taken in too.
     Workers are called ``<Dask worker>/<process>``. Every Dask worker must have the versions that this installation has.
+    They can go on from checkpoints (`core.protocols.Checkpointing`), left about every `checkpoint_s` seconds.
     Attempts are sent in the order in which they were submitted, to Dask with a priority of `rank` (by default the
     expected cost), so that of several runs the longest tasks start first. Raises `BackendError` where there is no
     scheduler or no worker, or where versions differ.
@@ -85,9 +88,10 @@ class Cluster:
         threads_per_worker: int = 1,
         limits: Limits = Limits(),
         rank: Callable[[Task], float] = lambda task: task.cost,
+        checkpoint_s: float = CHECKPOINT_S,
     ) -> None:
         self.address, self.security, self.threads, self.limits = address, security, threads_per_worker, limits
-        self._expected = workers
+        self._expected, self._checkpoint_s = workers, checkpoint_s
         self._objects, self._rank = ObjectStore(objects_root), rank
         self._ours = report(1, threads_per_worker)
         self._nodes: dict[str, Node] = {}
@@ -104,9 +108,18 @@ class Cluster:
 
     def submit(self, attempt: str, task: Task, inputs: Mapping[str, str], avoid: frozenset[str] = frozenset()) -> None:
         """Queue an attempt; `inputs` maps input names to result digests; workers in `avoid` will not run it."""
+        self._enqueue(Attempt(attempt, task, dict(inputs), avoid, demand(task, self.threads)))
+
+    def submit_resumable(
+        self, attempt: str, task: Task, inputs: Mapping[str, str], avoid: frozenset[str], checkpoint: str
+    ) -> None:
+        """Like `submit`, and tell of checkpoints; `checkpoint` is the digest of the one to go on from, or empty."""
+        self._enqueue(Attempt(attempt, task, dict(inputs), avoid, demand(task, self.threads), checkpoint))
+
+    def _enqueue(self, attempt: Attempt) -> None:
         if self._closed:
             raise BackendError("This backend is closed. Make a new one.")
-        self._queue[attempt] = Attempt(attempt, task, dict(inputs), avoid, demand(task, self.threads))
+        self._queue[attempt.name] = attempt
 
     def events(self, timeout: float | None = None) -> Iterator[Event]:
         """Events as they come; ends after `timeout` seconds without one, or when nothing is queued or running.
@@ -182,12 +195,13 @@ class Cluster:
     def _send(self, attempt: Attempt, node: Node) -> None:
         """Send an attempt to a node, with those of its inputs that the node lacks."""
         assert self._line is not None
-        lacking = {digest for digest in attempt.inputs.values() if digest not in node.holds}
+        checkpoint = self._usable(attempt.checkpoint)
+        lacking = {digest for digest in (*attempt.inputs.values(), checkpoint) if digest and digest not in node.holds}
         data = {digest: encode(self._objects.get(digest)) for digest in sorted(lacking)}
         avoid = tuple(sorted(name for name in attempt.avoid if name.rpartition("/")[0] == node.name))
         order = Order(
             coordinator=self._line.coordinator, attempt=attempt.name, task=attempt.task, inputs=attempt.inputs, avoid=avoid,
-            threads=self.threads,
+            threads=self.threads, checkpoint=checkpoint, checkpoint_s=self._checkpoint_s,
         )  # fmt: skip
         resources = node.resources(attempt.demand)
         self._line.send(Parcel(order, node.address, data, resources, self._rank(attempt.task)))
@@ -195,6 +209,16 @@ class Cluster:
         node.taken[attempt.name] = attempt.demand
         node.holds |= lacking
         self._sent[attempt.name] = attempt
+
+    def _usable(self, checkpoint: str | None) -> str | None:
+        """A checkpoint that is there and intact; else empty: the attempt begins anew."""
+        if checkpoint:
+            try:
+                self._objects.get(checkpoint)
+            except StoreError as error:
+                log.warning("An attempt begins anew: %s", error)
+                return ""
+        return checkpoint
 
     def _forget(self, name: str) -> Attempt | None:
         """Let go of an attempt that was sent."""
@@ -231,6 +255,8 @@ class Cluster:
             case Told(news):
                 if news.event and (attempt := self._sent.get(news.event.attempt)) and self._is_new(attempt, news.event):
                     yield news.event
+                elif news.event and news.event.kind == "checkpoint":  # its attempt has ended meanwhile
+                    self._objects.remove(news.event.result)
             case Answered(name):
                 if name in self._sent:
                     yield from self._answer(message)

@@ -27,7 +27,7 @@ from manybody.core.task import Task
 from manybody.network.federation.blobs import Partial
 from manybody.network.federation.capacity import report
 from manybody.network.federation.protocol import Report
-from manybody.network.local import Embedded
+from manybody.network.local import CHECKPOINT_S, Embedded
 from manybody.network.messages import BackendError
 from manybody.store.objects import ObjectStore
 
@@ -36,11 +36,16 @@ TOPIC = "manybody"  # of the events that tell of running attempts
 LOOK_S = 0.2  # how often a waiting thread looks whether its attempt is still wanted
 IDLE_S = 120.0  # an idle process is ended after so long: its coordinator may be gone
 CACHE_BYTES = 4 << 30  # results kept on a node's disk for the tasks to come
+CHECKPOINT_BYTES = 1 << 30  # a larger one is not sent: it would hold up everything else on the line
 FINAL = ("finished", "failed", "lost")
 
 
 class Order(Frozen):
-    """To an agent: have a task computed. `avoid` names processes of this node that must not do it."""
+    """To an agent: have a task computed. `avoid` names processes of this node that must not do it.
+
+    `checkpoint` is the digest of the one to go on from, empty where there is none yet, None where none are wanted; they
+    are left about every `checkpoint_s` seconds.
+    """
 
     coordinator: str
     attempt: str
@@ -48,6 +53,13 @@ class Order(Frozen):
     inputs: dict[str, str]
     avoid: tuple[str, ...]
     threads: int
+    checkpoint: str | None = None
+    checkpoint_s: float = CHECKPOINT_S
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The objects that the node must have: inputs, and the checkpoint."""
+        return (*self.inputs.values(), *filter(None, (self.checkpoint,)))
 
 
 class News(Frozen):
@@ -145,6 +157,14 @@ class Agent(WorkerPlugin):
         with self._lock:
             self._end(list(self._idle))
 
+    def read(self, digest: str) -> bytes:
+        """A checkpoint of this node; empty where it has been replaced by a later one, or is too large to be sent."""
+        path = self._cache.objects.path(digest)
+        try:
+            return path.read_bytes() if path.stat().st_size <= CHECKPOINT_BYTES else b""
+        except FileNotFoundError:
+            return b""
+
     @property
     def node(self) -> str:
         """The name of this node."""
@@ -154,7 +174,7 @@ class Agent(WorkerPlugin):
         """Have an order carried out, in the calling thread: what came of it, and the bytes of the result."""
         for digest, content in data.items():
             self._cache.add(digest, content, order.attempt)
-        with self._cache.holding(order.inputs.values()) as missing:
+        with self._cache.holding(order.needed) as missing:
             if missing:
                 return News(missing=missing).model_dump_json(), b""
             try:
@@ -187,7 +207,7 @@ class Agent(WorkerPlugin):
                 self._idle.remove(hand)
             else:
                 self._made += 1
-                backend = Embedded(self._cache.objects.root, 1, order.threads)
+                backend = Embedded(self._cache.objects.root, 1, order.threads, order.checkpoint_s)
                 hand = Hand(self._made, backend, order.coordinator, order.threads)
         try:
             yield hand
@@ -206,12 +226,19 @@ class Agent(WorkerPlugin):
         """How an attempt ended; None when it is no longer wanted."""
         prefix = f"{self.node}/{hand.number}:"
         avoid = frozenset(name.removeprefix(prefix) for name in order.avoid)
-        hand.backend.submit(order.attempt, order.task, order.inputs, avoid)
+        if order.checkpoint is None:
+            hand.backend.submit(order.attempt, order.task, order.inputs, avoid)
+        else:
+            hand.backend.submit_resumable(order.attempt, order.task, order.inputs, avoid, order.checkpoint)
+        left = ""
         while True:
             for event in hand.backend.events(LOOK_S):
                 told = replace(event, worker=prefix + event.worker)
                 if event.kind == "lost":
                     told = replace(told, reason=f"{told.worker}: {event.reason}")
+                if event.kind in ("checkpoint", "finished"):  # what was left before is needed no more
+                    self._drop(left)
+                    left = event.result if event.kind == "checkpoint" else ""
                 if event.kind in FINAL:
                     return told
                 self._tell(order.coordinator, told)
@@ -223,6 +250,10 @@ class Agent(WorkerPlugin):
 
     def _tell(self, coordinator: str, event: Event) -> None:
         self._worker.log_event(TOPIC, {"coordinator": coordinator, "news": News(event=event).model_dump_json()})
+
+    def _drop(self, checkpoint: str) -> None:
+        if checkpoint:
+            self._cache.objects.remove(checkpoint)
 
     def _is_wanted(self, order: Order, key: str) -> bool:
         """Whether the scheduler still wants this attempt: it lets go of those whose coordinator cancelled or is gone."""
@@ -260,6 +291,12 @@ async def enlist(dask_worker: Worker) -> str:
         await dask_worker.plugin_add(Agent(), name=PLUGIN, catch_errors=False)
     found: Report = await asyncio.to_thread(report, dask_worker.state.nthreads)
     return found.model_dump_json()
+
+
+async def read_checkpoint(digest: str, dask_worker: Worker) -> bytes:
+    """The bytes of a checkpoint that the node has told of; empty where there are none to be had."""
+    agent = dask_worker.plugins.get(PLUGIN)
+    return await asyncio.to_thread(agent.read, digest) if isinstance(agent, Agent) else b""
 
 
 async def dismiss(coordinator: str, dask_worker: Worker) -> None:

@@ -20,7 +20,8 @@ from distributed import Client, Future, Security
 from distributed.client import FutureCancelledError
 
 from manybody.core.errors import ManybodyError
-from manybody.network.cluster_agent import TOPIC, News, Order, carry_out, dismiss, enlist, keep
+from manybody.core.protocols import Event
+from manybody.network.cluster_agent import TOPIC, News, Order, carry_out, dismiss, enlist, keep, read_checkpoint
 from manybody.network.cluster_placement import Node
 from manybody.network.federation.protocol import Report
 from manybody.network.messages import BackendError
@@ -116,6 +117,8 @@ class Line:
         self._thread.start()
         self._known: dict[str, tuple[float, float]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._sent_to: dict[str, str] = {}
+        self._pulling: set[str] = set()
         self._stirred = asyncio.Event()
         try:
             found: list[Joined] = self._wait(self._open())
@@ -278,7 +281,7 @@ class Line:
 
     def _keep(self, news: News, data: bytes) -> ManybodyError | None:
         """Put a result into the store, verified, in a thread: disks are slow, and several write side by side."""
-        if news.event is not None and news.event.kind == "finished":
+        if news.event is not None and news.event.result:
             try:
                 keep(self.objects, news.event.result, data, news.event.attempt)
             except ManybodyError as error:
@@ -291,10 +294,25 @@ class Line:
         assert isinstance(future, Future)
         return future
 
+    async def _pull(self, event: Event, address: str) -> None:
+        """Have a checkpoint in the store, then tell of it. One that does not come is not missed: there will be others."""
+        asked = self._client.run(read_checkpoint, event.result, workers=[address], on_error="return")
+        try:
+            data = (await asyncio.wait_for(asked, self.patience_s)).get(address)
+        except (OSError, TimeoutError):  # its node is gone or slow
+            return
+        finally:
+            self._pulling.discard(event.attempt)
+        news = News(event=event)
+        if isinstance(data, bytes) and data and await asyncio.to_thread(self._keep, news, data) is None:
+            self.heard.put(Told(news))
+
     def _start(self, parcel: Parcel) -> None:
+        self._sent_to[parcel.order.attempt] = parcel.address
         self._tasks[parcel.order.attempt] = self._loop.create_task(self._carry(parcel))
 
     def _stop(self, attempt: str) -> None:
+        self._sent_to.pop(attempt, None)
         task = self._tasks.pop(attempt, None)
         if task is not None:
             task.cancel()  # which drops the future, so that the scheduler lets go of the task
@@ -302,8 +320,14 @@ class Line:
     def _hear(self, event: tuple[float, dict[str, str]]) -> None:
         """What agents tell."""
         _, message = event
-        if message["coordinator"] == self.coordinator:
-            self.heard.put(Told(News.model_validate_json(message["news"])))
+        if message["coordinator"] != self.coordinator:
+            return
+        news = News.model_validate_json(message["news"])
+        if news.event is None or news.event.kind != "checkpoint":
+            self.heard.put(Told(news))
+        elif news.event.attempt in self._sent_to and news.event.attempt not in self._pulling:
+            self._pulling.add(news.event.attempt)
+            self._background(self._pull(news.event, self._sent_to[news.event.attempt]))
 
     def _stir(self, event: tuple[float, dict[str, Any]]) -> None:
         """The scheduler has news of its workers: look at once."""

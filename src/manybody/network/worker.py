@@ -25,6 +25,7 @@ from manybody.core import catalog
 from manybody.core.errors import ManybodyError, StoreError, TaskError
 from manybody.core.protocols import MethodSpec, Stage
 from manybody.core.task import Output, Progress, Task
+from manybody.network.gang import LostMemberError, compute_together, is_for_gang
 from manybody.network.messages import Checkpointed, Failed, Finished, Progressed, Ready, Run, read_order, write
 from manybody.store.objects import ObjectStore
 from manybody.store.provenance import architecture, provenance
@@ -46,7 +47,7 @@ class Lent:
 
     def __init__(self, order: Run, channel: socket.socket, objects: ObjectStore, threads: int, checkpoint_s: float) -> None:
         self.threads = threads
-        self.earlier_s = 0.0
+        self.resumed, self.earlier_s = False, 0.0
         self._order, self._channel, self._objects = order, channel, objects
         self._checkpoint_s = checkpoint_s
         self._start = time.monotonic()
@@ -75,8 +76,13 @@ class Lent:
         if found.document["architecture"] != architecture(provenance()):
             print(f"{self._order.task.label} begins anew: its checkpoint is of another architecture", file=sys.stderr, flush=True)
             return None
-        self.earlier_s = float(found.document["seconds"])
+        self.resumed, self.earlier_s = True, float(found.document["seconds"])
         return Output(found.arrays, found.document["document"])
+
+    def forget(self) -> None:
+        """Let `resume` have nothing to go on from."""
+        self._order = self._order.model_copy(update={"checkpoint": ""})
+        self.resumed, self.earlier_s = False, 0.0
 
     def keep(self, output: Output) -> None:
         """Store a checkpoint and tell the conductor, if one is due. A full disk is said, and the task goes on."""
@@ -122,15 +128,30 @@ def compute(task: Task, inputs: dict[str, Output], context: Lent) -> Output:
     return stage(task, inputs, context)
 
 
+def _compute_patiently(task: Task, inputs: dict[str, Output], lent: Lent) -> Output:
+    """Run a stage; where it fails after it has gone on from a checkpoint, once more from the start: that may be to blame."""
+    try:
+        return compute(task, inputs, lent)
+    except Exception as error:
+        if not lent.resumed:
+            raise
+        print(f"{task.label} begins anew: from its checkpoint it failed by {type(error).__name__}: {error}", file=sys.stderr)
+        lent.forget()
+        return compute(task, inputs, lent)
+
+
 def serve(order: Run, objects: ObjectStore, lent: Lent) -> Finished | Failed:
     """Carry out one order, whatever becomes of it."""
     start, node_fault = time.perf_counter(), False
     try:
         inputs = {name: objects.get(digest) for name, digest in order.inputs.items()}
-        output = compute(order.task, inputs, lent)
+        output = _compute_patiently(order.task, inputs, lent)
         if not isinstance(output, Output):
             raise TaskError(f"{order.task.label}: expected an Output; the stage gave {type(output).__name__}.")
         stored = objects.put(output)
+    except LostMemberError as error:  # as if this worker had been killed, which computed through its members
+        print(error, file=sys.stderr, flush=True)
+        os._exit(1)
     except ManybodyError as error:
         reason, node_fault = str(error), isinstance(error, StoreError)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the boundary to foreign code: however a task fails, its worker goes on
