@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord
+from flwr.server.strategy import FedAvg as LegacyFedAvg
+from flwr.server.workflow import SecAggPlusWorkflow
 from flwr.serverapp import strategy
 
 from manybody.core import catalog
 from manybody.core.task import Output
 from manybody.federate.flower import Client, FlowerGrid, Training
+from manybody.federate.flower.secagg import SecAggPlusTraining, secagg_plus
 from manybody.network.local import Embedded
 from manybody.store.objects import ObjectStore
 
@@ -24,8 +27,9 @@ logging.getLogger("flwr").setLevel(logging.CRITICAL)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def method():
+def method(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MANYBODY_HOME", str(tmp_path_factory.mktemp("home")))
         patch.syspath_prepend(PLUGINS)
         patch.setenv("PYTHONPATH", str(PLUGINS) + os.pathsep + os.environ.get("PYTHONPATH", ""))
         catalog.entries.cache_clear()
@@ -128,3 +132,37 @@ def test_training_finds_what_all_data_together_say(backend, objects):
     losses = [result.evaluate_metrics_clientapp[number]["loss"] for number in range(1, 6)]
     assert losses[-1] == pytest.approx(np.mean((x @ w - y) ** 2) / 2, rel=1e-12)
     assert losses == sorted(losses, reverse=True)
+
+
+def mean_of_steps(data, w):
+    """What federated averaging gives: the mean of what each site's three steps end with, weighted by samples."""
+    ends = []
+    for x, y in data:
+        end = w.copy()
+        for _ in range(3):
+            end = end - 0.3 * x.T @ (x @ end - y) / len(y)
+        ends.append(end)
+    samples = [len(y) for _, y in data]
+    return np.average(ends, axis=0, weights=samples), sum(samples)
+
+
+def quantised(parties, samples, limit=8.0, levels=2**22, heaviest=1000.0):
+    """How far Flower's sum may be off: a level a party of weight times value, and half a level of each weight."""
+    return parties * (2 * limit / levels + limit / levels) * heaviest / samples
+
+
+@pytest.mark.parametrize("lost", [(), (2,)], ids=["all there", "one is lost after its keys are shared"])
+def test_flowers_secure_aggregation_gives_the_mean(lost, backend, objects):
+    clients, data = parties(objects)
+    stage = Training("least-squares", stages={"train": "spoil"})
+    clients = [
+        Client(c.name, c.inputs, dict(c.parameters) | ({"how": "fail"} if number in lost else {}))
+        for number, c in enumerate(clients, start=1)
+    ]
+    secure = SecAggPlusTraining(stage, ["w"])
+    workflow = SecAggPlusWorkflow(num_shares=3, reconstruction_threshold=2)
+    with FlowerGrid(backend, objects, secure, clients) as grid:
+        after, _ = secagg_plus(grid, workflow, LegacyFedAvg(fraction_evaluate=0.0), {"w": np.zeros(4)}, rounds=1)
+    kept = [each for number, each in enumerate(data, start=1) if number not in lost]
+    wanted, samples = mean_of_steps(kept, np.zeros(4))
+    np.testing.assert_allclose(after["w"], wanted, rtol=0, atol=quantised(len(kept), samples))

@@ -80,6 +80,11 @@ class Training:
             raise InputError(*problems)
 
     @property
+    def version(self) -> str:
+        """The version of the method that is installed here."""
+        return self._spec.version
+
+    @property
     def _spec(self) -> type[MethodSpec]:
         return cast("type[MethodSpec]", catalog.load_spec("methods", self.method))
 
@@ -91,7 +96,7 @@ class Training:
             raise InputError(Problem("message", f"of type {', '.join(self.stages)}", f"`{kind}`", remedy))
         inputs = dict(client.inputs) | {"model": shelf.put(message.content)}
         return Task(
-            method=self.method, stage=self.stages[kind], version=self._spec.version, system=dict(self.system),
+            method=self.method, stage=self.stages[kind], version=self.version, system=dict(self.system),
             parameters=dict(client.parameters) | self.translated(message.content), inputs=inputs, seed=self.seed,
         )  # fmt: skip
 

@@ -1,0 +1,40 @@
+"""What a party trains with before it masks: a stage of another installed method, run inside a task of this one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, cast
+
+from manybody.core import catalog
+from manybody.core.errors import TaskError
+from manybody.core.protocols import Context, MethodSpec, Stage
+from manybody.core.spec import Spec
+from manybody.core.task import Output, Task
+
+
+class Work(Spec):
+    """A stage of an installed method, with its parameters: what a task of its own would say."""
+
+    method: str
+    stage: str
+    version: str
+    system: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
+    seed: int = 0
+
+    def run(self, within: Task, inputs: Mapping[str, Output], context: Context) -> Output:
+        """What the stage gives as part of the task `within`, whose inputs make its randomness its own.
+
+        Raises `TaskError` where this node has no such method, version or stage.
+        """
+        method = cast("type[MethodSpec]", catalog.load("methods", self.method))
+        if method.version != self.version or self.stage not in method.stages:
+            expected = f"expected {self.method} {self.version} with a stage `{self.stage}`"
+            raise TaskError(f"{expected}; this node has {method.version} with {', '.join(method.stages)}.")
+        module, _, name = method.stages[self.stage].partition(":")
+        return cast("Stage", getattr(import_module(module), name))(self.task(within.inputs), inputs, context)
+
+    def task(self, inputs: Mapping[str, str]) -> Task:
+        """The task that it would be by itself."""
+        return Task(**self.document(), inputs=dict(inputs))
