@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from manybody.core.protocols import Event
+from manybody.core.study import Study
+from manybody.core.task import Task
 from manybody.network.local import Embedded
+from manybody.store.home import Home
+from manybody.study.conduct import Tally
+from manybody.study.expand import expand
+from manybody.study.run import RunOptions, run_study
 from manybody.testing.methods import task
+
+FIELD = Study.model_validate(
+    {
+        "name": "small-field",
+        "system": {"name": "advected-field", "waves": [{"cycles_x": 1, "cycles_y": 1}]},
+        "method": {"name": "finite-volume", "duration": 0.25},
+        "measures": ["field-variance"],
+        "checks": ["conservation"],
+    }
+)
 
 
 @pytest.mark.fault(
@@ -52,3 +71,32 @@ def test_a_worker_never_computes_with_a_damaged_input(site: Any, monkeypatch: py
     assert result in end.reason
     assert "corrupt" in end.reason
     assert not objects.has(result)  # by this a conductor knows what to compute again
+
+
+class Meddler:
+    """As a second run of the study would: finds a result rotten when this run has just computed everything."""
+
+    def __init__(self, home: Home, task: str) -> None:
+        self.home, self.task = home, task
+        self.withdrawn: list[bool] = []
+
+    def planned(self, *told: object) -> None: ...
+
+    def judged(self, *told: object) -> None: ...
+
+    def event(self, event: Event, task: Task, tally: Tally, left_s: float | None) -> None:
+        if tally.computed == tally.total and not self.withdrawn:
+            with closing(self.home.ledger()) as ledger:
+                self.withdrawn.append(ledger.withdraw(self.task, "found corrupt"))
+
+
+def test_what_another_run_withdraws_at_the_last_moment_is_computed_again(tmp_path: Path) -> None:
+    home, first = Home(tmp_path / "home"), expand(FIELD).tasks[0].digest
+    meddler = Meddler(home, first)
+    outcome = run_study(FIELD, RunOptions(home=home.path, out=tmp_path / "out"), meddler)
+    assert meddler.withdrawn == [True]
+    assert (outcome.verdict, outcome.tally.computed, outcome.tally.cached) == ("holds", 1, outcome.tally.total - 1)
+    with closing(home.ledger()) as ledger:
+        before, after = ledger.history(first)
+    assert before.result == after.result
+    assert after.withdrawn is None

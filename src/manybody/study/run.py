@@ -17,6 +17,7 @@ from manybody.network.addresses import open_backend
 from manybody.store.home import Home
 from manybody.store.ledger import Ledger
 from manybody.store.provenance import provenance
+from manybody.store.rows import ResultRow
 from manybody.study.certify import certify
 from manybody.study.conduct import Conductor, Tally
 from manybody.study.expand import expand
@@ -83,9 +84,8 @@ def run_study(study: Study, options: RunOptions, listener: Listener) -> Outcome:
             if options.fresh:
                 for task in plan.tasks:
                     ledger.withdraw(task.digest, "computed afresh on request")
-            tally = _compute(plan, run, ledger, home, options, listener)
+            tally, results = _compute_all(plan, run, ledger, home, options, listener)
             told = origin | {"tasks": f"{tally.total}: {tally.computed} computed in this run, {tally.cached} kept from before"}
-            results = {task.digest: row for task in plan.tasks if (row := ledger.result(task.digest))}
             certificate, certificate_path, report_path = certify(
                 plan, Measured(plan, results, home.objects), out, told, options.command
             )
@@ -100,6 +100,17 @@ def run_study(study: Study, options: RunOptions, listener: Listener) -> Outcome:
     )
     listener.judged(outcome)
     return outcome
+
+
+def _compute_all(
+    plan: Plan, run: int, ledger: Ledger, home: Home, options: RunOptions, listener: Listener
+) -> tuple[Tally, dict[str, ResultRow]]:
+    """Have every task computed; once more those whose results another run has found rotten and withdrawn meanwhile."""
+    while True:
+        tally = _compute(plan, run, ledger, home, options, listener)
+        results = {task.digest: row for task in plan.tasks if (row := ledger.result(task.digest))}
+        if len(results) == tally.total:
+            return tally, results
 
 
 def _compute(plan: Plan, run: int, ledger: Ledger, home: Home, options: RunOptions, listener: Listener) -> Tally:
