@@ -298,8 +298,14 @@ class Node:
         fetching = self._fetching.get(digest)
         if fetching is None:
             fetching = self._fetching[digest] = asyncio.create_task(self._fetch_now(attempt, digest))
-            fetching.add_done_callback(lambda _: self._fetching.pop(digest, None))
+            fetching.add_done_callback(partial(self._fetched, digest))
         await asyncio.shield(fetching)
+
+    def _fetched(self, digest: str, fetching: asyncio.Task[None]) -> None:
+        """Forget a transfer that has ended; how it failed is no news where nobody waits for it any more."""
+        self._fetching.pop(digest, None)
+        if not fetching.cancelled():
+            fetching.exception()
 
     async def _fetch_checkpoint(self, attempt: str, digest: str) -> str:
         """Have the checkpoint to go on from; one that is gone or spoilt means that the attempt begins anew: empty."""
