@@ -42,16 +42,20 @@ def run() -> list[Result]:
         machines = stack.enter_context(LocalCluster(folder / "cluster", nodes=NODES))
         ours = Ours(stack.enter_context(Cluster(machines.address, folder / "objects", machines.security, NODES)))
         bare = Bare(stack.enter_context(Client(machines.address, security=machines.security)))  # type: ignore[no-untyped-call]
+        computing, empty = (CPU_S, NBYTES), (0.0, 0)
         kinds = {
-            "cluster-1MB-results": (ours.queued, bare.queued, CPU_S, NBYTES, LARGE),
-            "cluster-empty-tasks": (ours.queued, bare.queued, 0.0, 0, EMPTY),
-            "cluster-1MB-one-at-a-time": (ours.alone, bare.alone, CPU_S, NBYTES, ALONE),
-            "cluster-empty-one-at-a-time": (ours.alone, bare.alone, 0.0, 0, ALONE),
+            "cluster-1MB-results": (ours.queued, bare.queued, computing, LARGE),
+            "cluster-empty-tasks": (ours.queued, bare.queued, empty, EMPTY),
+            "cluster-1MB-one-at-a-time": (ours.alone, bare.alone, computing, ALONE),
+            "cluster-empty-one-at-a-time": (ours.alone, bare.alone, empty, ALONE),
         }
         return [
-            compare(name, UNIT, TARGET, rate(mine, *how), rate(theirs, *how), f"Dask {version('distributed')}", ROUNDS)
-            for name, (mine, theirs, *how) in kinds.items()
-        ]
+            compare(
+                name, UNIT, TARGET, rate(mine, *task, number), rate(theirs, *task, number), f"Dask {version('distributed')}",
+                ROUNDS,
+            )
+            for name, (mine, theirs, task, number) in kinds.items()
+        ]  # fmt: skip
 
 
 def rate(compute: Callable[[float, int, int], int], cpu_s: float, nbytes: int, number: int) -> Callable[[], float]:

@@ -13,11 +13,11 @@ import pytest
 
 from manybody.core.errors import InputError
 from manybody.core.task import Output, Task
-from manybody.network.cluster_agent import Cache, keep
+from manybody.network.cluster_agent import Cache
 from manybody.network.cluster_batch import Jobs, System, job_script, read_jobs
 from manybody.network.cluster_placement import Demand, Node, demand, mismatches, place
 from manybody.network.cluster_security import write_certificates
-from manybody.network.federation.blobs import RefusedBlobError
+from manybody.network.federation.blobs import RefusedBlobError, keep
 from manybody.network.federation.protocol import Installed, Report
 from manybody.store.objects import ObjectStore
 from manybody.testing.methods import task
@@ -61,11 +61,11 @@ def test_tasks_go_where_there_is_room() -> None:
 
 
 def test_short_tasks_are_sent_ahead() -> None:
-    """Two for each that runs, once the node's tasks are known to be short; a long one ends that."""
+    """For 0.1 s, once the node's tasks are known to be shorter; a long one ends that."""
     only = node("a")
     only.taken["running"] = ONE
     assert place(ONE, (), NOWHERE, [only]) is None
-    only.note(0.005)
+    only.note(0.04)
     for number in range(2):
         assert place(ONE, (), NOWHERE, [only]) is only
         only.taken[f"ahead-{number}"] = ONE
@@ -122,9 +122,9 @@ def test_cache_forgets_what_was_used_least_lately_but_nothing_in_use(tmp_path: P
     with cache.holding([stored[0], "f" * 64]) as missing:
         assert missing == ("f" * 64,)
         os.utime(cache.objects.path(stored[0]), (0, 0))
-        cache.trim()
+        cache.trim(4 * size)
     assert [cache.objects.has(digest) for digest in stored] == [True, False, False, True]
-    cache.trim()
+    cache.trim(0)
     assert [cache.objects.has(digest) for digest in stored] == [True, False, False, True]
 
 
@@ -133,9 +133,9 @@ def test_bytes_that_are_not_the_result_they_are_called_are_refused(tmp_path: Pat
     stored = source.put(Output({"x": np.arange(100.0)}))
     data = source.path(stored.digest).read_bytes()
     with pytest.raises(RefusedBlobError, match=stored.digest):
-        keep(target, stored.digest, data[:-1] + b"?", "attempt")
+        keep(target, stored.digest, data[:-1] + b"?")
     assert not target.has(stored.digest)
-    assert keep(target, stored.digest, data, "attempt") == stored.nbytes
+    assert keep(target, stored.digest, data) == stored.nbytes
     assert np.array_equal(target.get(stored.digest).arrays["x"], np.arange(100.0))
 
 

@@ -97,6 +97,20 @@ def test_a_refused_output_leaves_nothing(store: ObjectStore) -> None:
     assert files(store) == []
 
 
+def test_a_result_waits_for_the_disk_unless_its_store_is_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File and folder are synced before `put` returns; in a scratch store neither, whoever opens it."""
+    synced: list[int] = []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(descriptor) or sync(descriptor))
+    ObjectStore(tmp_path / "lasting").put(OUTPUT)
+    assert len(synced) == 3  # the root, which has a new folder; the file; its folder
+    synced.clear()
+    ObjectStore(tmp_path / "scratch", scratch=True)
+    store = ObjectStore(tmp_path / "scratch")
+    assert store.get(store.put(OUTPUT).digest).document == OUTPUT.document
+    assert synced == []
+
+
 def test_unfinished_writes_of_dead_processes_are_removed_and_those_of_living_ones_kept(store: ObjectStore) -> None:
     this = Owner.this()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:

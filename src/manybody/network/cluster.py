@@ -169,14 +169,14 @@ class Cluster:
         full: set[str] = set()  # demands that have just found no place, so that a long queue is not tried in vain
         for attempt in list(self._queue.values()):
             nodes = self._nodes.values()
-            if attempt.name not in self._queue or str(attempt.demand) in full:  # cancelled since, or in vain
+            if attempt.name not in self._queue or attempt.demand.text in full:  # cancelled since, or in vain
                 continue
             if not any(node.could_run(attempt.demand) for node in nodes) and self._nodes:
                 yield self._refuse(attempt)
                 continue
             node = place(attempt.demand, attempt.inputs.values(), attempt.avoid, nodes)
             if node is None:
-                full |= set() if attempt.avoid else {str(attempt.demand)}
+                full |= set() if attempt.avoid else {attempt.demand.text}
                 continue
             del self._queue[attempt.name]
             try:
@@ -186,10 +186,9 @@ class Cluster:
 
     def _refuse(self, attempt: Attempt) -> Event:
         del self._queue[attempt.name]
-        have = "; ".join(f"{node.name} has {Demand(node.capacity)}" for node in self._nodes.values())
-        reason = (
-            f"{attempt.task.label}: expected a node with {attempt.demand}; {have}. Start a Dask worker with such `--resources`."
-        )
+        have = "; ".join(f"{node.name} has {Demand(node.capacity).text}" for node in self._nodes.values())
+        remedy = "Start a Dask worker with such `--resources`."
+        reason = f"{attempt.task.label}: expected a node with {attempt.demand.text}; {have}. {remedy}"
         return Event("failed", attempt.name, attempt.task.digest, reason=reason)
 
     def _send(self, attempt: Attempt, node: Node) -> None:
@@ -297,6 +296,8 @@ class Cluster:
         else:
             self._forget(attempt.name)
             node.note(news.event.seconds)
+            if not attempt.worker:  # it was so short that its start was not worth a message
+                yield Event("started", attempt.name, attempt.task.digest, news.event.worker)
             yield self._finish(news.event, answered.fault, node) if news.event.kind == "finished" else news.event
 
     def _finish(self, event: Event, fault: ManybodyError | None, node: Node) -> Event:

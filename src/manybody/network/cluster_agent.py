@@ -24,7 +24,7 @@ from pydantic import ConfigDict
 from manybody.core.protocols import Event
 from manybody.core.spec import Frozen
 from manybody.core.task import Task
-from manybody.network.federation.blobs import Partial
+from manybody.network.federation.blobs import keep
 from manybody.network.federation.capacity import report
 from manybody.network.federation.protocol import Report
 from manybody.network.local import CHECKPOINT_S, Embedded
@@ -34,6 +34,7 @@ from manybody.store.objects import ObjectStore
 PLUGIN = "manybody"  # under which the agent is known to its Dask worker
 TOPIC = "manybody"  # of the events that tell of running attempts
 LOOK_S = 0.2  # how often a waiting thread looks whether its attempt is still wanted
+HUSH_S = 0.05  # for so long a start is not told: where the task has ended by then, its result says all
 IDLE_S = 120.0  # an idle process is ended after so long: its coordinator may be gone
 CACHE_BYTES = 4 << 30  # results kept on a node's disk for the tasks to come
 CHECKPOINT_BYTES = 1 << 30  # a larger one is not sent: it would hold up everything else on the line
@@ -76,7 +77,7 @@ class Cache:
     """Results on a node's disk, named by digest; the ones used least lately go when there are more than `limit` bytes."""
 
     def __init__(self, root: Path, limit: int) -> None:
-        self.objects, self._limit = ObjectStore(root), limit
+        self.objects, self._limit, self._size = ObjectStore(root, scratch=True), limit, 0
         self._held: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -95,32 +96,30 @@ class Cache:
             with self._lock:
                 self._held.subtract(wanted)
 
-    def add(self, digest: str, data: bytes, label: str) -> None:
-        """Keep bytes that came under a digest, verified; `label` tells simultaneous arrivals apart."""
-        keep(self.objects, digest, data, label)
+    def add(self, digest: str, data: bytes) -> None:
+        """Keep bytes that came under a digest, verified."""
+        size = keep(self.objects, digest, data)
+        with self._lock:
+            self._size += size
 
     def read(self, digest: str) -> bytes:
         """The bytes of a result."""
         return self.objects.path(digest).read_bytes()
 
-    def trim(self) -> None:
-        """Remove what is too much, the least lately used first; what tasks are reading stays."""
+    def trim(self, more: int) -> None:
+        """Remove what is too much, now that there are `more` bytes, the least lately used first; what tasks are reading stays."""
         with self._lock:
+            self._size += more
+            if self._size <= self._limit:
+                return
             found = [(path.stat(), path) for path in self.objects.root.glob("??/*") if path.suffix == ".safetensors"]
-            excess = sum(status.st_size for status, _ in found) - self._limit
+            self._size = sum(status.st_size for status, _ in found)  # counted anew: some were put in twice
             for status, path in sorted(found, key=lambda each: each[0].st_mtime):
-                if excess <= 0:
+                if self._size <= self._limit:
                     return
                 if not self._held[path.parent.name + path.stem]:
                     path.unlink()
-                    excess -= status.st_size
-
-
-def keep(objects: ObjectStore, digest: str, data: bytes, label: str) -> int:
-    """Put bytes into a store, after verifying that they are the result they are called; returns their number."""
-    partial = Partial(objects, digest, label)
-    partial.append(0, data)
-    return partial.accept()
+                    self._size -= status.st_size
 
 
 @dataclass
@@ -173,7 +172,7 @@ class Agent(WorkerPlugin):
     def carry_out(self, order: Order, data: Mapping[str, bytes], key: str) -> tuple[str, bytes]:
         """Have an order carried out, in the calling thread: what came of it, and the bytes of the result."""
         for digest, content in data.items():
-            self._cache.add(digest, content, order.attempt)
+            self._cache.add(digest, content)
         with self._cache.holding(order.needed) as missing:
             if missing:
                 return News(missing=missing).model_dump_json(), b""
@@ -184,7 +183,7 @@ class Agent(WorkerPlugin):
                 return News(unfit=str(error)).model_dump_json(), b""
         result = self._cache.read(event.result) if event and event.kind == "finished" else b""
         if result:
-            self._cache.trim()
+            self._cache.trim(len(result))
         return News(event=event).model_dump_json(), result
 
     async def dismiss(self, coordinator: str) -> None:
@@ -231,8 +230,9 @@ class Agent(WorkerPlugin):
         else:
             hand.backend.submit_resumable(order.attempt, order.task, order.inputs, avoid, order.checkpoint)
         left = ""
+        wait_s, untold = HUSH_S, list[Event]()
         while True:
-            for event in hand.backend.events(LOOK_S):
+            for event in hand.backend.events(wait_s):
                 told = replace(event, worker=prefix + event.worker)
                 if event.kind == "lost":
                     told = replace(told, reason=f"{told.worker}: {event.reason}")
@@ -241,15 +241,21 @@ class Agent(WorkerPlugin):
                     left = event.result if event.kind == "checkpoint" else ""
                 if event.kind in FINAL:
                     return told
-                self._tell(order.coordinator, told)
+                untold.append(told)
+                if event.kind != "started":
+                    self._tell(order.coordinator, untold)
                 if not self._is_wanted(order, key):
                     break
+            self._tell(order.coordinator, untold)
             if not self._is_wanted(order, key):
                 hand.backend.cancel(order.attempt)
                 return None
+            wait_s = LOOK_S
 
-    def _tell(self, coordinator: str, event: Event) -> None:
-        self._worker.log_event(TOPIC, {"coordinator": coordinator, "news": News(event=event).model_dump_json()})
+    def _tell(self, coordinator: str, untold: list[Event]) -> None:
+        for event in untold:
+            self._worker.log_event(TOPIC, {"coordinator": coordinator, "news": News(event=event).model_dump_json()})
+        untold.clear()
 
     def _drop(self, checkpoint: str) -> None:
         if checkpoint:

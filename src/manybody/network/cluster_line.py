@@ -21,8 +21,9 @@ from distributed.client import FutureCancelledError
 
 from manybody.core.errors import ManybodyError
 from manybody.core.protocols import Event
-from manybody.network.cluster_agent import TOPIC, News, Order, carry_out, dismiss, enlist, keep, read_checkpoint
+from manybody.network.cluster_agent import TOPIC, News, Order, carry_out, dismiss, enlist, read_checkpoint
 from manybody.network.cluster_placement import Node
+from manybody.network.federation.blobs import keep
 from manybody.network.federation.protocol import Report
 from manybody.network.messages import BackendError
 from manybody.store.objects import ObjectStore
@@ -30,6 +31,7 @@ from manybody.store.objects import ObjectStore
 WATCH_S = 1.0  # between looks at the scheduler's list of workers; news of it come sooner
 REACH_S = 3.0  # for a direct connection to a worker
 GOODBYE_S = 5.0  # how long closing may wait for the other side
+SEND_S = 0.002  # between messages to the scheduler, as between its own; a client's 10 ms outlast a short task
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ class Line:
                 self.address, security=self.security, asynchronous=True, timeout=self.patience_s, set_as_default=False,
                 name="manybody",
             )  # fmt: skip
+            self._client.scheduler_comm.interval = SEND_S
             self._client.subscribe_topic(TOPIC, self._hear)
             self._client.subscribe_topic("all", self._stir)
             workers = await self._workers()
@@ -283,7 +286,7 @@ class Line:
         """Put a result into the store, verified, in a thread: disks are slow, and several write side by side."""
         if news.event is not None and news.event.result:
             try:
-                keep(self.objects, news.event.result, data, news.event.attempt)
+                keep(self.objects, news.event.result, data)
             except ManybodyError as error:
                 return error
         return None

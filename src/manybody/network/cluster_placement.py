@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from manybody.core.protocols import NodeInfo
 from manybody.core.task import Task
@@ -12,8 +13,8 @@ from manybody.network.federation.protocol import Report
 COMPARED = ("manybody", "python", "numpy", "numba", "torch")  # versions that decide whether results have equal bits
 
 
-SHORT_S = 0.1  # tasks shorter than this are sent ahead
-AHEAD = 2  # so many for each that runs
+AHEAD_S = 0.1  # tasks are sent ahead for so long, so that a node need not wait for its next one
+AHEAD = 12  # so many at most for each that runs
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class Demand:
 
     amounts: Mapping[str, float]
 
-    def __str__(self) -> str:
+    @cached_property
+    def text(self) -> str:
+        """For people, and to compare by."""
         return ", ".join(f"{amount:g} {name}" for name, amount in self.amounts.items())
 
 
@@ -51,7 +54,7 @@ class Node:
     pace_s: float = float("inf")
     holds: set[str] = field(default_factory=set)
 
-    @property
+    @cached_property
     def capacity(self) -> dict[str, float]:
         """What there is in all. A worker that declares no cores has its threads; GPUs must be declared, to be counted on."""
         return {"cores": float(self.cores), "memory": float(self.memory) or float("inf"), "gpu": 0.0} | dict(self.declared)
@@ -62,15 +65,16 @@ class Node:
 
     def has_room(self, wanted: Demand) -> bool:
         """Whether it has enough now."""
-        free = self.capacity
+        free = dict(self.capacity)
         for other in self.taken.values():
             for name, amount in other.amounts.items():
                 free[name] -= amount
         return all(amount <= free.get(name, 0.0) for name, amount in wanted.amounts.items())
 
     def may_queue(self) -> bool:
-        """Whether tasks may be sent ahead of room for them: where they are so short that a round trip counts."""
-        return self.pace_s < SHORT_S and len(self.taken) < (1 + AHEAD) * self.capacity["cores"]
+        """Whether a task may be sent ahead of room for it: where tasks are so short that a round trip counts."""
+        ahead = min(AHEAD, int(AHEAD_S / max(self.pace_s, 1e-3)))
+        return ahead > 0 and len(self.taken) < (1 + ahead) * self.capacity["cores"]
 
     def note(self, seconds: float) -> None:
         """Learn from a task how long they take here: a running mean over about the last four."""

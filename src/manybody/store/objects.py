@@ -10,7 +10,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,16 +36,20 @@ class StoredObject:
 class ObjectStore:
     """Results below `root`: ``ab/cdef….safetensors``; ``incoming`` holds unfinished writes, ``quarantine`` what was corrupt.
 
-    Any number of processes may use one root at once, on one filesystem.
+    Any number of processes may use one root at once, on one filesystem. Made with `scratch`, it is for what need not
+    outlive the machine's memory: nobody waits for the disk. A file of that name says so to all who open it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, scratch: bool = False) -> None:
         self.root = root.absolute()
         self.incoming = self.root / "incoming"
         self.quarantine = self.root / "quarantine"
         with _explained(self.root, 0):
             self.incoming.mkdir(parents=True, exist_ok=True)
             self.quarantine.mkdir(exist_ok=True)
+            if scratch:
+                (self.root / "scratch").touch()
+        self._lasts = not (self.root / "scratch").exists()
         self._remove_stale()
 
     def path(self, digest: str) -> Path:
@@ -68,13 +72,17 @@ class ObjectStore:
         """
         data = encode(output)
         digest = digest_bytes(data)
+        self.store(digest, data)
+        return StoredObject(digest, len(data))
+
+    def store(self, digest: str, data: bytes, check: Callable[[Path], None] = lambda path: None) -> None:
+        """Store bytes that have this digest, durably, unless `check` raises at the file that they are in."""
         target = self.path(digest)
         with _explained(self.root, len(data)):
             if not target.parent.is_dir():
                 target.parent.mkdir(exist_ok=True)
-                _sync_folder(self.root)
-            self._write(data, target)
-        return StoredObject(digest, len(data))
+                self._sync_folder(self.root)
+            self._write(data, target, check)
 
     def remove(self, digest: str) -> None:
         """Remove what the ledger no longer needs; fine where it is gone already."""
@@ -98,19 +106,31 @@ class ObjectStore:
             self._set_aside(digest, f"expected {digest}; the {len(data)} bytes found have {found}")
         return decode(data)
 
-    def _write(self, data: bytes, target: Path) -> None:
+    def _write(self, data: bytes, target: Path, check: Callable[[Path], None]) -> None:
         temporary = self.incoming / f"{Owner.this().label}.{secrets.token_hex(8)}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)  # a result is never changed
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                check(temporary)
+                if self._lasts:
+                    os.fsync(file.fileno())
             temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(target.parent)
+        self._sync_folder(target.parent)
+
+    def _sync_folder(self, folder: Path) -> None:
+        """Make a rename inside `folder` last through a power cut."""
+        if not self._lasts:
+            return
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _set_aside(self, digest: str, reason: str) -> None:
         kept = self.quarantine / f"{digest}.{secrets.token_hex(4)}"
@@ -144,12 +164,3 @@ def _explained(root: Path, needed: int) -> Iterator[None]:
             raise StoreError(f"{message} Free some space, or set MANYBODY_HOME to a folder on a larger disk.") from error
         remedy = "Check that the folder exists and may be written, or set MANYBODY_HOME to another."
         raise StoreError(f"The store at {root} cannot be written: {error}. {remedy}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from safetensors import SafetensorError, safe_open
 
+from manybody.core.digest import digest_bytes
 from manybody.core.errors import ManybodyError, StoreError
 from manybody.store.objects import ObjectStore
 
@@ -89,6 +90,15 @@ class Partial:
             free = shutil.disk_usage(self.objects.root).free
             raise StoreError(f"The disk of {self.objects.root} is full: {needed} bytes are needed, {free} are free.") from error
         raise StoreError(f"The store at {self.objects.root} cannot be written: {error}.") from error
+
+
+def keep(objects: ObjectStore, digest: str, data: bytes) -> int:
+    """Put a result that came in one piece into the store; returns its size. Raises `RefusedBlobError` where it is none."""
+    found = digest_bytes(data)
+    if found != digest:
+        raise RefusedBlobError(f"expected a result of digest {digest}; the {len(data)} bytes have {found}. Send it again.")
+    objects.store(digest, data, _check_format)
+    return len(data)
 
 
 def _check_format(path: Path) -> None:
