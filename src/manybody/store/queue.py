@@ -149,7 +149,7 @@ def _orphan(connection: Connection, wanted: Queued) -> str | None:
     query = select(queue.c.attempt, queue.c.owner, queue.c.worker).where(same & _unrecorded())
     for attempt, label, worker in connection.execute(query.order_by(queue.c.submitted)):
         owner = Owner.parse(label)
-        if owner is not None and owner.is_gone() and worker not in wanted.avoid:
+        if owner is not None and owner.is_gone() and not {worker, worker.partition("/")[0]} & wanted.avoid:
             return str(attempt)
     return None
 
@@ -192,7 +192,8 @@ def lease(
 ) -> list[Queued]:
     """Give up to `free` waiting attempts to a member that has `methods` (name, version), oldest first.
 
-    A node whose worker is to be avoided gets the attempt only if no other live one (heard within `alive_s`) may run it.
+    A node that is to be avoided, by its name, never gets the attempt; one of which a worker is to be avoided only if no
+    other live one (heard within `alive_s`) may run it.
     """
     now = time.time()
     others = select(members.c.name).where(
@@ -207,6 +208,8 @@ def lease(
         rows = connection.execute(query.limit(_PAGE).offset(page * _PAGE)).mappings().all()
         for row in rows:
             found = Queued.read(row)
+            if name in found.avoid:
+                continue
             shunned = {worker.partition("/")[0] for worker in found.avoid}
             if name in shunned:
                 rivals = set(connection.execute(others).scalars()) if rivals is None else rivals

@@ -86,7 +86,7 @@ class Federation:
         with self._ledger.database.writing() as connection:
             shunned = avoid | self._lost.get(task.digest, set())
             if task.replica:
-                shunned |= handover.contributors(connection, task.replicated(0).digest)
+                shunned |= {_if_others_may(node) for node in handover.contributors(connection, task.replicated(0).digest)}
             wanted = queue.Queued(attempt, task, inputs, shunned, deadline, checkpoint)
             queue.submit(connection, wanted, refusal(task, self._reports), task.digest in self._orphans)
         self._tasks[attempt] = task.digest
@@ -194,8 +194,13 @@ class Federation:
             yield Event("failed", attempt, task, worker, seconds=standing.seconds, reason=standing.reason)
         elif standing.state in ("lost", "cancelled"):  # cancelled by somebody else
             if worker:
-                self._lost.setdefault(task, set()).add(worker)
+                self._lost.setdefault(task, set()).add(_if_others_may(worker))
             yield Event("lost", attempt, task, worker, seconds=standing.seconds, reason=standing.reason)
+
+
+def _if_others_may(worker: str) -> str:
+    """How to avoid a worker, or a node, as long as there are others: a node by its name alone is never asked."""
+    return worker if "/" in worker else f"{worker}/"
 
 
 def refusal(task: Task, reports: list[Report]) -> str:
