@@ -10,13 +10,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from manybody.core.protocols import Event
+from manybody.core.task import Output
 from manybody.network.local import Embedded
 from manybody.network.messages import BackendError
-from manybody.store.provenance import usable_cores
+from manybody.store.objects import ObjectStore
+from manybody.store.provenance import architecture, provenance, usable_cores
 from manybody.testing.methods import installed, task
 
 FOREVER = 10**12  # steps
@@ -45,6 +48,18 @@ def test_no_process_starts_before_there_is_work(backend: Embedded) -> None:
     assert workers() == []
     backend.submit("a", task("add", terms=[1.0]), {})
     assert len(workers()) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"x": np.zeros(3)}, {"y": np.zeros(())}], ids=["shape", "name"])
+def test_a_task_that_fails_from_a_checkpoint_begins_anew(backend: Embedded, wrong: dict[str, np.ndarray]) -> None:
+    """Somebody else's checkpoint may hold anything: it costs time, never the result."""
+    wanted = task("iterate", steps=3000)
+    backend.submit("undisturbed", wanted, {})
+    result = first(backend, "finished").result
+    said = {"checkpoint_of": wanted.digest, "attempt": "earlier", "seconds": 1.0, "architecture": architecture(provenance())}
+    forged = ObjectStore(backend.objects_root).put(Output(wrong, said | {"document": {"step": 1000}}))
+    backend.submit_resumable("misled", wanted, {}, frozenset(), forged.digest)
+    assert first(backend, "finished").result == result
 
 
 def test_there_are_never_more_workers_than_allowed_nor_than_work(tmp_path: Path) -> None:

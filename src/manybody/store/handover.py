@@ -45,7 +45,8 @@ def keep(connection: Connection, member: int, left: Left, every_s: float) -> Kep
     wanted = mine & (queue.c.task == left.task) & queue.c.resumes.is_not(None)
     row = connection.execute(select(queue.c.checkpoint, queue.c.checkpointed).where(wanted).with_for_update()).one_or_none()
     if row is None:
-        return Kept("not held", left.digest)
+        noted = connection.execute(select(queue.c.attempt).where(queue.c.checkpoint == left.digest).limit(1)).first()
+        return Kept("not held", "" if noted is not None or _is_needed(connection, left.digest) else left.digest)
     if row.checkpointed is not None and 0 <= now - row.checkpointed < every_s:
         return Kept("early", left.digest if left.digest != row.checkpoint else "")
     noted = {
