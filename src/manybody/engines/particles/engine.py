@@ -20,6 +20,7 @@ from manybody.numerics.pairs import LENNARD_JONES
 from manybody.numerics.plain_pairs import PlainPairs
 
 SKINS = (0.8, 0.35)  # how much further than the cutoff the lists of clusters and of atoms reach: speed, not physics
+SMALL, SMALL_SKIN = 200, 0.25  # below so many atoms a list costs little, and one with a narrow skin is the fastest
 PAIR_SECONDS = 2e-9  # a pair within the cutoff and step, about: it only sets how long a compiled call lasts
 CALL_SECONDS = 0.04  # so that Ctrl-C is answered at once
 FEWEST_STEPS = 16  # a call begins with a list; below this it would be most of the work
@@ -62,7 +63,8 @@ class LiquidEngine:
         self.threads = min(threads, jit.most_threads())
         self.plain = PlainPairs(LENNARD_JONES, {"epsilon": 1.0, "sigma": 1.0})
         room = system.box - system.cutoff  # a list reaches no further than the box
-        self.skins = min(SKINS[0], room), min(SKINS[1], 0.5 * room)
+        skins = SKINS if system.atoms >= SMALL else (SMALL_SKIN, SMALL_SKIN)
+        self.skins = min(skins[0], room), min(skins[1], 0.5 * room)
         self.shift = self.kernel.energy(system.cutoff)
         kind = {"none": NO_BATH, "bussi": RESCALING, "langevin": LANGEVIN}[thermostat]
         freedom = 3 * system.atoms - (0 if thermostat == "langevin" else 3)
