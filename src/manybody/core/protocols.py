@@ -16,6 +16,7 @@ from manybody.core.certificate import CheckKind, Finding
 from manybody.core.random import Key
 from manybody.core.spec import NamedSpec, Spec
 from manybody.core.task import Output, Progress, Task
+from manybody.core.units import UnitSystem
 
 if TYPE_CHECKING:
     from manybody.core.study import Plan, Point, Realisation
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
 
 
 class SystemSpec(NamedSpec):
-    """What is simulated, and its parameters. Knows its symmetries and conserved quantities."""
+    """What is simulated, and its parameters. Knows its symmetries and conserved quantities.
 
+    `scales` is the unit system that the numbers of its tasks are in, None where any will do.
+    """
+
+    scales: ClassVar[UnitSystem | None] = None
     symmetries: ClassVar[tuple[str, ...]] = ()
     conserved: ClassVar[tuple[str, ...]] = ()
 

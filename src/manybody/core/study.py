@@ -87,6 +87,14 @@ class Study(Spec):
         return sweep
 
     @model_validator(mode="after")
+    def _in_units_of_the_system(self) -> Study:
+        wanted = self.system.scales
+        if wanted is not None and (self.unit_system is None or not wanted.is_close(self.unit_system)):
+            came = "reduced units" if self.unit_system is None else f"{self.unit_system}"
+            refuse("units", f"the units of {self.system.name}, {wanted}", came, f"Write `units: {{{wanted}}}`.")
+        return self
+
+    @model_validator(mode="after")
     def _method_runs_system(self) -> Study:
         if self.system.name not in self.method.systems:
             runs = f"It runs {', '.join(self.method.systems)}."

@@ -72,6 +72,14 @@ class UnitSystem(Spec):
     energy: float = Field(gt=0, description="one unit of energy, joules")
     mass: float = Field(gt=0, description="one unit of mass, kilograms")
 
+    def __str__(self) -> str:
+        shown = {dimension.name: show_quantity(1.0, dimension, self) for dimension in (LENGTH, ENERGY, MASS)}
+        return ", ".join(f"{name}: {value}" for name, value in shown.items())
+
+    def is_close(self, other: UnitSystem) -> bool:
+        """Whether both are the same to 1e-6: constants of nature differ by less from one table to the next."""
+        return all(math.isclose(getattr(self, name), getattr(other, name), rel_tol=1e-6) for name in UnitSystem.model_fields)
+
     def scale(self, dimension: Dimension) -> float:
         """One reduced unit of `dimension`, in SI base units."""
         boltzmann = 1.380649e-23  # J/K, exact since the 2019 SI

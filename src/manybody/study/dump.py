@@ -42,6 +42,7 @@ def new_study(system: str) -> str:
         "name": system,
         "title": f"A study of {system}",
         "question": "What is asked, in words.",
+        "units": getattr(spec, "scales", None) or "reduced",
         "system": {"name": system} | _starting_values(spec),
         "method": {"name": method} | _starting_values(catalog.load_spec("methods", method)),
         "measures": [{"name": name} | _starting_values(catalog.load_spec("measures", name)) for name in measures],

@@ -1,0 +1,1 @@
+"""Molecules: water boxes and molecules with a force field from a file."""

@@ -1,0 +1,292 @@
+"""Molecular dynamics of molecules with rigid bonds.
+
+One step of length dt is B(dt/2) A(dt/2) O(dt) A(dt/2) B(dt/2), with kicks B, drifts A and the heat bath O as in
+`numerics.integrators`. Each A ends on the constraints, along the bonds at its start, and hands what that took to the
+velocities; after each part, velocities are projected onto what the constraints allow. Without a bath both A are one, which
+is velocity Verlet with RATTLE. Source: B. Leimkuhler and C. Matthews, Proc. R. Soc. A 472, 20160138 (2016), "g-BAOAB".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from manybody.core.errors import InputError, Problem, TaskError
+from manybody.core.random import Key
+from manybody.engines.molecules.amber import read_amber
+from manybody.engines.molecules.forces import Evaluation, ForceField, NearLists, ewald_plan
+from manybody.engines.molecules.spec import Molecule, Thermostat, WaterBox, content_of
+from manybody.engines.molecules.state import MoleculeState
+from manybody.engines.molecules.topology import Array, Topology, with_rigid_hydrogens
+from manybody.engines.molecules.water import water_lattice, water_topology
+from manybody.numerics.constraints import ConstraintError
+from manybody.numerics.integrators import LANGEVIN, NO_BATH, RESCALING, HeatBath, rescaling_factor
+from manybody.numerics.nonbonded import CutPairs
+
+SKIN = 0.1  # nm that the neighbour lists reach further than the cutoffs: speed, not physics
+LONGEST_STEP = 0.1  # nm that no atom of a sound run moves in one step
+CALIBRATION = Key.from_seed(0, "particle-mesh Ewald")  # the configuration its error is measured on is the same everywhere
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a stretch of dynamics recorded, each [samples]; momentum [samples, 3]. kJ/mol, nm, ps, u.
+
+    virial and centre_kinetic_energy are of the molecules' centres of mass.
+    """
+
+    potential_energy: np.ndarray
+    virial: np.ndarray
+    kinetic_energy: np.ndarray
+    centre_kinetic_energy: np.ndarray
+    heat: np.ndarray
+    momentum: np.ndarray
+
+
+class MoleculeEngine:
+    """Advances a box of water, or a molecule in vacuum; passes `manybody.testing.engine`.
+
+    thermostat: ``bussi`` (stochastic velocity rescaling), ``langevin`` or ``none``, with relaxation time
+    `thermostat_time`, ps. time_step: ps. temperature: k_B T in kJ/mol, that of the system unless given. Compiled kernels
+    run on one thread of a CPU. Raises `InputError` where a file is missing or differs from the one that was asked for.
+    """
+
+    def __init__(
+        self,
+        system: WaterBox | Molecule,
+        time_step: float = 0.001,
+        thermostat: Thermostat = "none",
+        thermostat_time: float = 0.5,
+        temperature: float | None = None,
+    ) -> None:
+        self.system, self.time_step = system, time_step
+        if isinstance(system, WaterBox):
+            self.field, self.start = _water(system), None
+        else:
+            self.field, self.start = _molecule(system)
+        kind = {"none": NO_BATH, "bussi": RESCALING, "langevin": LANGEVIN}[thermostat]
+        kept = 0 if thermostat == "langevin" else 3 if self.field.box is not None else 6
+        freedom = 3 * self.topology.atoms - self.topology.constraints.count - kept
+        self.bath = HeatBath(kind, system.temperature if temperature is None else temperature, thermostat_time, freedom)
+
+    @property
+    def topology(self) -> Topology:
+        """Atoms and how they interact."""
+        return self.field.topology
+
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom: 3N, less the rigid bonds, the total momentum (and in vacuum the rotation) where conserved."""
+        return int(self.bath.freedom)
+
+    def init(self, key: Key) -> MoleculeState:
+        """Water on a lattice, or the molecule as its file has it; Maxwell velocities without total momentum or rotation."""
+        topology = self.topology
+        if isinstance(self.system, WaterBox):
+            x = water_lattice(self.system.model, self.system.molecules, self.system.box, key.derive("lattice"))
+        else:
+            assert self.start is not None
+            x = self.start.copy()
+            topology.constraints.place(self.start, x)
+        width = np.sqrt(self.bath.kT / topology.masses)[:, None]
+        v = key.derive("velocities").generator().standard_normal(x.shape) * width
+        topology.constraints.steer(x, v)
+        v = self._at_rest(x, v)
+        box = np.zeros(3) if self.field.box is None else self.field.box
+        return MoleculeState(torch.from_numpy(x), torch.from_numpy(v), torch.from_numpy(box.copy()), key)
+
+    def step(self, state: MoleculeState, steps: int = 1) -> MoleculeState:
+        """The state `steps` time steps later."""
+        return self.record(state, steps, 1)[0]
+
+    def record(self, state: MoleculeState, stride: int, samples: int) -> tuple[MoleculeState, Trace]:
+        """Advance by ``samples * stride`` steps and record every `stride` of them.
+
+        Raises `TaskError` with step, atom and remedy where the run explodes or a rigid bond cannot be kept.
+        """
+        masses = self.topology.masses
+        rows = np.empty((samples, 8))
+        x, v = state.positions.numpy().copy(), state.velocities.numpy().copy()
+        steps, heat = samples * stride, state.heat
+        noise, chi2 = self.bath.noise(state.key, state.step, steps, len(masses))
+        near = self.field.lists(x)  # afresh, so that the state alone determines every later bit
+        found = self.field.evaluate(x, near)
+        for step in range(steps):
+            try:
+                x, v, near, found, gained = self._step(x, v, near, found, noise, chi2, step)
+            except ConstraintError as error:
+                raise TaskError(f"Step {state.step + step}: {error}. {self._remedy}") from error
+            self._refuse_explosion(v, found, state.step + step)
+            heat += gained
+            if (step + 1) % stride == 0:
+                centres = self.field.centres(v)
+                weights = np.bincount(self.topology.molecule, masses)
+                rows[step // stride, :5] = (
+                    found.energy,
+                    self.field.molecular_virial(x, found),
+                    self._kinetic(v),
+                    0.5 * float(weights @ (centres**2).sum(axis=1)),
+                    heat,
+                )
+                rows[step // stride, 5:] = masses @ v
+        after = replace(state, positions=torch.from_numpy(x), velocities=torch.from_numpy(v), step=state.step + steps, heat=heat)
+        energy, virial, kinetic, centres, heats = rows[:, :5].T.copy()
+        return after, Trace(energy, virial, kinetic, centres, heats, rows[:, 5:].copy())
+
+    def at_rest(self, state: MoleculeState) -> MoleculeState:
+        """The state without total momentum, and in vacuum without total rotation, heated to the kinetic energy it had."""
+        x, v = state.positions.numpy(), state.velocities.numpy()
+        resting = self._at_rest(x, v)
+        freedom = 3 * self.topology.atoms - self.topology.constraints.count
+        lost = 3 if self.field.box is not None else 6
+        resting *= math.sqrt(self._kinetic(v) / self._kinetic(resting) * (1 - lost / freedom))
+        return replace(state, velocities=torch.from_numpy(resting))
+
+    def observables(self, state: MoleculeState) -> dict[str, float]:
+        """Potential energy a molecule, temperature, and in a box the pressure, kJ/(mol nm^3)."""
+        x, v = state.positions.numpy(), state.velocities.numpy()
+        found = self.field.evaluate(x)
+        told = {
+            "potential_energy": found.energy / self.topology.molecules,
+            "temperature": 2 * self._kinetic(v) / self.freedom,
+        }
+        if self.field.box is not None:
+            weights = np.bincount(self.topology.molecule, self.topology.masses)
+            kinetic = 0.5 * float(weights @ (self.field.centres(v) ** 2).sum(axis=1))
+            volume = float(self.field.box.prod())
+            told["pressure"] = (2 * kinetic + self.field.molecular_virial(x, found)) / (3 * volume)
+        return told
+
+    def conserved(self, state: MoleculeState) -> dict[str, float]:
+        """Energy less heat, in units of kT a degree of freedom, and momentum where no noise acts, in thermal ones of 1 u."""
+        v = state.velocities.numpy()
+        energy = self.field.evaluate(state.positions.numpy()).energy + self._kinetic(v) - state.heat
+        found = {"effective_energy": energy / (self.freedom * self.bath.kT)}
+        if self.bath.kind != LANGEVIN:
+            for axis, value in zip("xyz", self.topology.masses @ v, strict=True):
+                found[f"momentum_{axis}"] = float(value) / math.sqrt(self.bath.kT)
+        return found
+
+    def symmetric(self, state: MoleculeState, key: Key) -> Iterator[tuple[str, MoleculeState]]:
+        """A random image of `state` under each symmetry of the system."""
+        generator = key.generator()
+        yield "translation", replace(state, positions=state.positions + torch.from_numpy(generator.uniform(-1, 1, 3)))
+        if self.field.box is None:
+            turn = torch.from_numpy(np.linalg.qr(generator.standard_normal((3, 3)))[0])
+            yield "rotation", replace(state, positions=state.positions @ turn, velocities=state.velocities @ turn)
+            return
+        order = torch.from_numpy(generator.permutation(self.topology.molecules))
+        atoms = (3 * order[:, None] + torch.arange(3)).flatten()
+        yield "permutation", replace(state, positions=state.positions[atoms], velocities=state.velocities[atoms])
+        axes, signs = torch.from_numpy(generator.permutation(3)), torch.from_numpy(generator.choice([-1.0, 1.0], 3))
+        turned = replace(state, positions=state.positions[:, axes] * signs, velocities=state.velocities[:, axes] * signs)
+        yield "cubic rotation", turned
+
+    # --- one step --------------------------------------------------------------------------------------------------
+
+    def _step(
+        self, x: Array, v: Array, near: NearLists | None, found: Evaluation, noise: Array, chi2: Array, step: int
+    ) -> tuple[Array, Array, NearLists | None, Evaluation, float]:
+        """Positions, velocities, lists, forces after a step, and the heat taken up in it."""
+        dt, gained = self.time_step, 0.0
+        self._kick(x, v, found.forces)
+        if self.bath.kind == NO_BATH:
+            x = self._drift(x, v, dt)
+        else:
+            x = self._drift(x, v, 0.5 * dt)
+            gained = self._exchange_heat(x, v, noise, chi2, step)
+            x = self._drift(x, v, 0.5 * dt)
+        near = self.field.lists(x, near)
+        found = self.field.evaluate(x, near)
+        self._kick(x, v, found.forces)
+        return x, v, near, found, gained
+
+    def _kick(self, x: Array, v: Array, forces: Array) -> None:
+        """B(dt/2), in place."""
+        v += (0.5 * self.time_step) * forces / self.topology.masses[:, None]
+        self.topology.constraints.steer(x, v)
+
+    def _drift(self, x: Array, v: Array, time: float) -> Array:
+        """A(time): the new positions; velocities change in place by what the constraints took."""
+        free = x + time * v
+        if not self.topology.constraints.count:
+            return free
+        moved = free.copy()
+        self.topology.constraints.place(x, moved)
+        v += (moved - free) / time
+        self.topology.constraints.steer(moved, v)
+        return moved
+
+    def _exchange_heat(self, x: Array, v: Array, noise: Array, chi2: Array, step: int) -> float:
+        """O(dt), in place; returns the heat taken up."""
+        before, bath = self._kinetic(v), self.bath
+        decay = bath.decay(self.time_step)
+        if bath.kind == RESCALING:
+            v *= rescaling_factor(before, bath.freedom, bath.kT, decay, noise[step, 0, 0], chi2[step])
+            return self._kinetic(v) - before
+        v *= decay
+        v += np.sqrt((1 - decay**2) * bath.kT / self.topology.masses)[:, None] * noise[step]
+        self.topology.constraints.steer(x, v)
+        return self._kinetic(v) - before
+
+    def _kinetic(self, v: Array) -> float:
+        return 0.5 * float(self.topology.masses @ (v**2).sum(axis=1))
+
+    def _at_rest(self, x: Array, v: Array) -> Array:
+        """Velocities without total momentum, and in vacuum without total rotation."""
+        masses = self.topology.masses
+        v = v - masses @ v / masses.sum()
+        if self.field.box is not None:
+            return v
+        apart = x - masses @ x / masses.sum()
+        inertia = np.einsum("i,ij,ik->jk", masses, apart, apart)
+        inertia = np.trace(inertia) * np.eye(3) - inertia
+        spin = np.linalg.lstsq(inertia, masses @ np.cross(apart, v), rcond=None)[0]  # a line has no spin about itself
+        return np.asarray(v - np.cross(spin, apart))
+
+    @property
+    def _remedy(self) -> str:
+        return f"Lower `time_step` (now {1e3 * self.time_step:g} fs), or start from coordinates without overlapping atoms."
+
+    def _refuse_explosion(self, v: Array, found: Evaluation, step: int) -> None:
+        fast = (v**2).sum(axis=1) * self.time_step**2
+        if fast.max() < LONGEST_STEP**2 and math.isfinite(found.energy):
+            return
+        bad = ~(fast < LONGEST_STEP**2) | ~np.isfinite(found.forces).all(axis=1)
+        atom = int(np.flatnonzero(bad)[0]) if bad.any() else 0
+        name = f"{self.topology.names[atom]} of {self.topology.residues[atom]} {self.topology.residue[atom] + 1}"
+        raise TaskError(
+            f"Step {step}: atom {atom} ({name}) flies further than {LONGEST_STEP} nm in one time step, or has no finite "
+            f"position or force; the run has exploded. {self._remedy}"
+        )
+
+
+def _water(system: WaterBox) -> ForceField:
+    topology = water_topology(system.model, system.molecules)
+    box = np.full(3, system.box)
+    charges = topology.charges if system.electrostatics == "reaction-field" else np.zeros(topology.atoms)
+    cut = CutPairs(topology.species, charges, topology.c12, topology.c6, system.switch, system.cutoff, system.permittivity)
+    ewald = None
+    if system.electrostatics == "pme":
+        sample = water_lattice(system.model, system.molecules, system.box, CALIBRATION)
+        ewald = ewald_plan(topology, box, sample, system.force_error, SKIN)
+    return ForceField(topology, box, cut, ewald, system.tail_correction, SKIN)
+
+
+def _molecule(system: Molecule) -> tuple[ForceField, Array]:
+    missing = [path for path in system.paths if not path.is_file()]
+    if missing or content_of(*system.paths) != system.content:
+        where, came = ", ".join(map(str, system.paths)), f"{missing[0]} missing" if missing else "other content"
+        remedy = "Copy the files of the study to this machine, or run it where they are."
+        raise InputError(Problem(where, f"files of content {system.content[:12]}", came, remedy))
+    topology, positions, box = read_amber(*system.paths)
+    if box is not None:
+        remedy = "Strip the solvent and the box with ParmEd or cpptraj."
+        raise InputError(Problem(str(system.paths[1]), "a molecule in vacuum", "a periodic box", remedy))
+    if system.rigid == "h-bonds":
+        topology = with_rigid_hydrogens(topology)
+    return ForceField(topology), positions

@@ -1,0 +1,248 @@
+"""Boxes of water, molecules from files, and their dynamics: typed, torch-free.
+
+Numbers are in nm, kJ/mol and u, so times are in ps and temperatures are k_B T in kJ/mol.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
+from manybody.core.spec import Spec, refuse, refuse_unless_multiple
+from manybody.core.study import Realisation
+from manybody.core.task import Task
+from manybody.core.units import Dimension, Length, Temperature, Time, UnitSystem
+
+AVOGADRO = 6.02214076e23
+MOLECULAR_UNITS = UnitSystem(length=1e-9, energy=1e3 / AVOGADRO, mass=1e-3 / AVOGADRO)
+KELVIN = 1.380649e-23 * AVOGADRO / 1e3  # k_B in kJ/(mol K)
+WATER_MASS = 15.999 + 2 * 1.008  # u
+FILES = Path(__file__).parent / "files"
+
+WaterModel = Literal["spce", "tip3p"]
+Electrostatics = Literal["pme", "reaction-field"]
+Thermostat = Literal["bussi", "langevin", "none"]
+Rigid = Literal["none", "h-bonds"]
+MassDensity = Annotated[float, Dimension("mass density", "g/cm^3", length=-3, mass=1)]
+
+
+class WaterBox(SystemSpec):
+    """Rigid three-site water in a periodic cube."""
+
+    summary: ClassVar[str] = "rigid water (SPC/E or TIP3P) in a periodic cube, with particle-mesh Ewald"
+    scales: ClassVar[UnitSystem | None] = MOLECULAR_UNITS
+    symmetries: ClassVar[tuple[str, ...]] = ("translation", "permutation", "cubic rotation")
+    conserved: ClassVar[tuple[str, ...]] = ("energy", "momentum")
+
+    name: Literal["water-box"] = "water-box"
+    temperature: Temperature = Field(gt=0, examples=[300 * KELVIN], description="temperature")
+    density: MassDensity = Field(600.4, gt=60, lt=1000, description="mass per volume")
+    model: WaterModel = Field("spce", description="`spce` (Berendsen 1987) or `tip3p` (Jorgensen 1983)")
+    molecules: int = Field(216, ge=32, le=1_000_000, description="number of molecules")
+    cutoff: Length = Field(0.9, gt=0.4, description="Lennard-Jones pairs further apart do not interact; at most half the box")
+    switch: Length = Field(0.8, gt=0.3, description="where the Lennard-Jones energy begins to be switched off; the cutoff: not")
+    tail_correction: bool = Field(True, description="add the analytic contribution of Lennard-Jones pairs beyond the cutoff")
+    electrostatics: Electrostatics = Field("pme", description="`pme` (particle-mesh Ewald), or `reaction-field` at the cutoff")
+    force_error: float = Field(2e-4, ge=1e-10, le=1e-2, description="root-mean-square error of particle-mesh Ewald's forces")
+    permittivity: float = Field(78.3, ge=1, description="relative permittivity beyond the cutoff of a reaction field")
+
+    @property
+    def atoms(self) -> int:
+        """Three a molecule."""
+        return 3 * self.molecules
+
+    @property
+    def box(self) -> float:
+        """Edge of the periodic cube, nm."""
+        return math.cbrt(self.molecules * WATER_MASS / self.density)
+
+    @model_validator(mode="after")
+    def _cutoffs_fit(self) -> WaterBox:
+        if self.cutoff > self.box / 2:
+            least = math.ceil((2 * self.cutoff) ** 3 * self.density / WATER_MASS)
+            remedy = f"Lower the cutoff, or take at least {least} molecules at this density."
+            refuse("cutoff", f"at most half the box, {self.box / 2:.4g} nm", f"{self.cutoff:g} nm", remedy)
+        if self.switch > self.cutoff:
+            refuse("switch", f"at most the cutoff, {self.cutoff:g} nm", f"{self.switch:g} nm", f"Take {self.cutoff - 0.1:g} nm.")
+        return self
+
+
+class Molecule(SystemSpec):
+    """A molecule in vacuum, its force field from an Amber prmtop.
+
+    `content` is the SHA-256 of both files, found when the study is read: a node whose files differ refuses the task.
+    """
+
+    summary: ClassVar[str] = "a molecule in vacuum, with a force field from an Amber prmtop"
+    scales: ClassVar[UnitSystem | None] = MOLECULAR_UNITS
+    symmetries: ClassVar[tuple[str, ...]] = ("translation", "rotation")
+    conserved: ClassVar[tuple[str, ...]] = ("energy", "momentum")
+
+    name: Literal["molecule"] = "molecule"
+    temperature: Temperature = Field(gt=0, examples=[300 * KELVIN], description="temperature")
+    topology: str = Field("alanine-dipeptide.prmtop", description="an Amber prmtop: a file of yours, or the name of one shipped")
+    coordinates: str = Field("alanine-dipeptide.inpcrd", description="its inpcrd or rst7: a file of yours, or one shipped")
+    rigid: Rigid = Field("none", description="`h-bonds` keeps the bonds to hydrogen rigid, for steps of 2 fs; `none`")
+    content: str = Field("", description="SHA-256 of both files; leave it out, and it is found")
+
+    @property
+    def paths(self) -> tuple[Path, Path]:
+        """Where topology and coordinates lie on this machine."""
+        return locate(self.topology), locate(self.coordinates)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _identified(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("content"):
+            return given
+        names = [given.get(field, cls.model_fields[field].default) for field in ("topology", "coordinates")]
+        for field, name in zip(("topology", "coordinates"), names, strict=True):
+            if not isinstance(name, str) or not locate(name).is_file():
+                shipped = ", ".join(sorted(path.name for path in FILES.glob("*.*") if path.suffix != ".md"))
+                refuse(field, f"a file, or one of {shipped}", f"`{name}`", "Give its path from where you run.")
+        return given | {"content": content_of(*(locate(name) for name in names))}
+
+
+def locate(name: str) -> Path:
+    """A file by its path, or the one of that name that is shipped."""
+    shipped = FILES / name
+    return shipped if Path(name).name == name and shipped.is_file() else Path(name)
+
+
+def content_of(*paths: Path) -> str:
+    """SHA-256 of the files' digests, one after the other."""
+    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)).hexdigest()
+
+
+class Leg(Spec):
+    """One stretch of dynamics: what a node needs to know to compute it. Times in ps."""
+
+    thermostat: Thermostat
+    thermostat_time: float
+    time_step: float
+    time: float
+    sample_every: float
+    frame_every: float
+
+    @property
+    def steps(self) -> int:
+        """Time steps of the leg."""
+        return max(1, round(self.time / self.time_step))
+
+
+class ForceFieldDynamics(MethodSpec):
+    """Newton's equations with rigid bonds by a symmetric splitting, with a thermostat at mid-step (geodesic BAOAB).
+
+    A realisation is a chain of tasks: equilibrate, then segments, each starting from the state the one before ended in.
+    """
+
+    summary: ClassVar[str] = "molecules with rigid bonds (SETTLE, SHAKE): NVE, or NVT by velocity rescaling or Langevin"
+    version: ClassVar[str] = "1"
+    systems: ClassVar[tuple[str, ...]] = ("water-box", "molecule")
+    stages: ClassVar[Mapping[str, str]] = {
+        "equilibrate": "manybody.engines.molecules.stages:equilibrate",
+        "produce": "manybody.engines.molecules.stages:produce",
+        "conserve": "manybody.engines.molecules.stages:conserve",
+    }
+    extent: ClassVar[str] = "duration"
+    convergence: ClassVar[Convergence | None] = Convergence(
+        stage="conserve",
+        parameter="time_step",
+        quantity="energy_fluctuation",
+        order=2,
+        claim="without a thermostat the energy fluctuates with the square of the time step (velocity Verlet)",
+    )
+
+    name: Literal["force-field-dynamics"] = "force-field-dynamics"
+    thermostat: Thermostat = Field("bussi", description="`bussi` (stochastic velocity rescaling), `langevin`, or `none` (NVE)")
+    thermostat_time: Time = Field(0.5, gt=0, description="relaxation time of the thermostat")
+    time_step: Time = Field(0.002, gt=0, le=0.004, description="time step; above 4 fs water turns too far in one step")
+    equilibration: Time = Field(20.0, gt=0, description="simulated time before anything is measured")
+    duration: Time = Field(100.0, gt=0, description="simulated time that is measured, each repeat")
+    segment: Time = Field(25.0, gt=0, description="simulated time between checkpoints: one task")
+    sample_every: Time = Field(0.02, gt=0, description="simulated time between samples of energy and pressure")
+    frame_every: Time = Field(0.5, gt=0, description="simulated time between stored configurations")
+
+    @model_validator(mode="after")
+    def _times_nest(self) -> ForceFieldDynamics:
+        for field, inner in (("sample_every", "time_step"), ("frame_every", "sample_every"), ("segment", "frame_every")):
+            refuse_unless_multiple(self, field, inner)
+        return self
+
+    def suits(self, system: SystemSpec) -> None:
+        """Bonds to hydrogen that are not rigid oscillate within 9 fs: they need steps of a fs or less."""
+        if isinstance(system, Molecule) and system.rigid == "none" and self.time_step > 0.00125:
+            remedy = "Take `time_step: 1 fs`, or `rigid: h-bonds` in the system."
+            refuse("time_step", "at most 1.25 fs where bonds to hydrogen are flexible", f"{1e3 * self.time_step:g} fs", remedy)
+
+    def leg(self, **changes: Any) -> Leg:
+        """A leg with this method's settings, changed where said."""
+        fields = {field: getattr(self, field) for field in Leg.model_fields if field != "time"}
+        return Leg.model_validate(fields | changes)
+
+    def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
+        """Equilibration, then as many segments as the duration takes."""
+        assert isinstance(system, WaterBox | Molecule)
+        # Langevin thermalises every motion on its own, whatever energy the start had in it.
+        start = self._task("equilibrate", system, self.leg(thermostat="langevin", time=self.equilibration), seed, repeat)
+        tasks = [start]
+        for _ in range(math.ceil(self.duration / self.segment - 1e-9)):
+            tasks.append(self._task("produce", system, self.leg(time=self.segment), seed, repeat, {"state": tasks[-1].digest}))
+        return tuple(tasks), tuple(tasks[1:])
+
+    def conserves(self, system: SystemSpec) -> tuple[Conserved, ...]:
+        """The effective energy (energy less heat taken from the thermostat), and momentum where no noise breaks it."""
+        assert isinstance(system, WaterBox | Molecule)
+        # A drift heats the system until the thermostat carries it off: the offset of T is about drift x thermostat_time.
+        offset = 5e-4
+        energy = Conserved(
+            series="effective_energy",
+            claim="the energy less the heat from the thermostat does not drift, in kT per degree of freedom per ps",
+            tolerance=offset / self.thermostat_time,
+            tolerance_from=f"a drift that would offset the temperature by {offset:g} of itself, less than a study resolves",
+        )
+        if self.thermostat == "langevin":
+            return (energy,)
+        # Each step rounds every momentum, which is at most a few thermal ones of a molecule, by eps in a random direction.
+        steps = self.leg(time=self.segment).steps
+        atoms = system.atoms if isinstance(system, WaterBox) else 1000
+        bound = 100 * math.sqrt(steps * atoms) * 2.3e-16
+        momentum = Conserved(
+            series="momentum",
+            claim="the total momentum stays what it was, in thermal momenta of one atomic mass unit",
+            tolerance=bound,
+            tolerance_from=f"a hundred times the round-off of {steps} random steps of {atoms} additions in double precision",
+            drift=False,
+        )
+        return (energy, momentum)
+
+    def twin(self, realisation: Realisation, factor: float) -> Task:
+        """A run without a thermostat from where the realisation ended, its time step multiplied by `factor`."""
+        last = realisation.tasks[-1]
+        point = realisation.point
+        step = self.time_step * factor
+        leg = self.leg(thermostat="none", time_step=step, time=500 * self.time_step, sample_every=step, frame_every=500 * step)
+        assert isinstance(point.system, WaterBox | Molecule)
+        return self._task("conserve", point.system, leg, last.seed, realisation.repeat, {"state": last.digest})
+
+    def _task(
+        self, stage: str, system: WaterBox | Molecule, leg: Leg, seed: int, repeat: int, inputs: dict[str, str] | None = None
+    ) -> Task:
+        seconds = 3e-6 * system.atoms if isinstance(system, WaterBox) else 2e-4  # a step, on one core of the 2020s
+        return Task(
+            method=self.name,
+            stage=stage,
+            version=self.version,
+            system=system.document(),
+            parameters=leg.document(),
+            inputs=inputs or {},
+            seed=seed,
+            repeat=repeat,
+            cost=leg.steps * seconds,
+        )
