@@ -1,7 +1,7 @@
 """1,000 Lennard-Jones systems of 64 atoms in NVE, double precision: ours in one ensemble, OpenMM's one by one, TorchSim's batch.
 
-rho = 0.8, T = 1, r_c = 2.1, dt = 0.004, the same starting states, on 2 threads (OpenMM's loop: the fastest
-of its platforms and threads; the CPU platform computes in single precision). Contexts, models and compiled kernels are made before the clock starts.
+rho = 0.8, T = 1, r_c = 2.1, dt = 0.004, the same starting states, on 2 threads (OpenMM's loop: the fastest of its platforms
+and threads; the CPU platform computes in single precision). Contexts, models and kernels are made before the clock starts.
 """
 
 from __future__ import annotations
