@@ -21,7 +21,8 @@ from benchmarks.measure import Result, compare
 from manybody.core.protocols import Event
 from manybody.core.study import Plan, Realisation, Study
 from manybody.core.task import Task
-from manybody.engines.fields.spec import AdvectedField, FiniteVolume, Moment, Wave
+from manybody.engines.fields.parts import Moment
+from manybody.engines.fields.spec import AdvectedField, FiniteVolume, Wave
 from manybody.network.gang import Channel, Gang
 from manybody.network.local import Embedded
 from manybody.network.rounds import Probe, compute, measure, time_round

@@ -22,7 +22,7 @@ from manybody.core.random import Key
 from manybody.core.task import Task
 from manybody.engines.fields.engine import FieldEngine
 from manybody.engines.fields.spec import AdvectedField, FiniteVolume, Gaussian
-from manybody.network.gang import Channel, Gang
+from manybody.network.gang import Channel, Gang, LostMemberError, join
 
 SYSTEM = AdvectedField(velocity_x=1.0, velocity_y=0.4, diffusivity=0.002, gaussians=(Gaussian(x=0.2),))
 METHOD = FiniteVolume(rows=50, columns=36, time_step=0.01)
@@ -32,6 +32,13 @@ HAS_MPI = importlib.util.find_spec("mpi4py") is not None and (
     shutil.which("mpirun") is not None or (Path(sys.executable).parent / "mpirun").exists()
 )
 needs_mpi = pytest.mark.skipif(not HAS_MPI, reason="mpi4py and an MPI launcher are not installed here")
+
+
+def together(method: FiniteVolume, steps: int) -> Task:
+    """The task of a gang that advances the field by some steps, in two samples."""
+    half = steps // 2 * method.time_step
+    changes = {"run": "gang", "sample_every": half, "duration": 2 * half}
+    return method.model_validate(method.document() | changes).plan(SYSTEM, 0, 0)[0][0]
 
 
 def alone(method: FiniteVolume) -> np.ndarray:
@@ -52,26 +59,26 @@ def alone(method: FiniteVolume) -> np.ndarray:
 )
 def test_a_gang_gives_the_bits_of_one_part_alone(tmp_path: Path, channel: Channel, size: int, precision: str) -> None:
     method = METHOD.model_validate(METHOD.document() | {"precision": precision})
-    parts = Gang(size, tmp_path, channel, timeout_s=120).run(method.together(SYSTEM, STEPS))
-    assert [part.document["first"] for part in parts] == [50 * rank // size for rank in range(size)]
-    field = np.concatenate([part.arrays["slab"] for part in parts])
+    parts = Gang(size, tmp_path, channel, timeout_s=120).run(together(method, STEPS))
+    assert [len(part.arrays["step 0"]) for part in parts] == [50 * (rank + 1) // size - 50 * rank // size for rank in range(size)]
+    field = join(parts).arrays[f"step {STEPS}"]
     assert field.dtype == precision
     np.testing.assert_array_equal(field, alone(method))
 
 
 @pytest.mark.parametrize("channel", ["gloo", pytest.param("mpi", marks=needs_mpi)])
 def test_a_refusal_of_the_stage_reaches_the_caller(tmp_path: Path, channel: Channel) -> None:
-    small = FiniteVolume(rows=16, columns=16, time_step=0.01).together(SYSTEM, 1)
+    small = together(FiniteVolume(rows=16, columns=16, time_step=0.01), 2)
     with pytest.raises(TaskError, match=r"member \d: .*expected at least 8 rows a member; got 16 rows for 3 members"):
         Gang(3, tmp_path, channel, timeout_s=120).run(small)
 
 
 def test_only_stages_for_gangs_are_run(tmp_path: Path) -> None:
-    ordinary = METHOD.together(SYSTEM, 1).model_copy(update={"stage": "advance"})
+    ordinary = together(METHOD, 2).model_copy(update={"stage": "advance"})
     with pytest.raises(TaskError, match="expected a stage for gangs, of together; got `advance`"):
         Gang(1, tmp_path).run(ordinary)
-    other = METHOD.together(SYSTEM, 1).model_copy(update={"version": "0"})
-    with pytest.raises(TaskError, match="expected version 0 of finite-volume; this node has 1"):
+    other = together(METHOD, 2).model_copy(update={"version": "0"})
+    with pytest.raises(TaskError, match="expected version 0 of finite-volume; this node has 2"):
         Gang(1, tmp_path).run(other)
 
 
@@ -118,26 +125,32 @@ def background() -> Iterator[Callable[[Callable[[], object]], list[BaseException
 
 
 def test_a_killed_member_is_named_and_nobody_stays(tmp_path: Path, background: Callable[..., list[BaseException]]) -> None:
-    gang, endless = Gang(2, tmp_path, timeout_s=120), METHOD.together(SYSTEM, ENDLESS)
+    gang, endless = Gang(2, tmp_path, timeout_s=120), together(METHOD, ENDLESS)
     errors = background(lambda: gang.run(endless))
     here = psutil.Process()
     until(lambda: len(members(here)) == 2)
     both = members(here)
     both[1].kill()
     until(lambda: bool(errors))
+    assert isinstance(errors[0], LostMemberError)
     assert "member 1 was killed by SIGKILL" in str(errors[0])
     assert not any(process.is_running() for process in both.values())
 
 
 def test_a_silent_gang_is_given_up(tmp_path: Path, background: Callable[..., list[BaseException]]) -> None:
-    gang = Gang(1, tmp_path, timeout_s=5.0)
-    errors = background(lambda: gang.run(METHOD.together(SYSTEM, ENDLESS)))
+    """The first member is frozen: nothing is told any more."""
+    gang = Gang(1, tmp_path, timeout_s=10.0)
+    errors = background(lambda: gang.run(together(METHOD, ENDLESS)))
+    here = psutil.Process()
+    until(lambda: len(members(here)) == 1)
+    members(here)[0].suspend()
     until(lambda: bool(errors))
-    assert "member 0 gave no answer within 5 s" in str(errors[0])
+    assert isinstance(errors[0], LostMemberError)
+    assert "member 0 told nothing for 10 s" in str(errors[0])
 
 
 def test_members_end_with_whoever_started_them(tmp_path: Path) -> None:
-    task: Task = METHOD.together(SYSTEM, ENDLESS)
+    task: Task = together(METHOD, ENDLESS)
     (tmp_path / "task.json").write_text(task.model_dump_json(), encoding="utf-8")
     program = (
         "import sys; from pathlib import Path; from manybody.core.task import Task; from manybody.network.gang import Gang\n"

@@ -116,7 +116,7 @@ def test_fitting_refuses_timings_that_leave_a_figure_open() -> None:
 
 def field_task(stage: str, rows: int, **parameters: int) -> Task:
     return Task(
-        method="finite-volume", stage=stage, version="1",
+        method="finite-volume", stage=stage, version="2",
         system={"name": "advected-field", "gaussians": [{}]},
         parameters={"rows": rows, "columns": 512, "time_step": 1e-4, "precision": "float64"} | parameters,
     )  # fmt: skip
@@ -127,9 +127,7 @@ def test_figures_measured_on_real_workers_predict_another_task(tmp_path: Path) -
     with Embedded(tmp_path, workers=1) as backend:
         steps = (1, 60)
         probes = [Probe(field_task("converge", 256, step=n), {}, 0, 256 * 512 * n) for n in steps]
-        probes += [
-            Probe(field_task("start", rows, first=0, last=rows, edge=rows // 2), {}, 2 * rows * 512 * 8, 0) for rows in (16, 2048)
-        ]
+        probes += [Probe(field_task("start", rows, first=0, last=rows), {}, rows * 512 * 8, 0) for rows in (16, 2048)]
         costs = measure(backend, probes, repeats=3)
         assert costs.workers == 1
         task = field_task("converge", 256, step=30)

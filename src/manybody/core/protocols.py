@@ -65,7 +65,8 @@ class MethodSpec(NamedSpec, ABC):
     """How a system is advanced or evaluated: parameters, and the chain of tasks that one realisation becomes.
 
     `stages` maps a stage to ``module:function``, imported only where a task runs; `gangs` likewise the stages that
-    several processes run together (`GangStage`). `extent` is the field that a study's `scale` multiplies.
+    several processes run together (`GangStage`); a task of one says in its parameters how many `members` it takes, a core
+    each, and by which `channel` they are linked. `extent` is the field that a study's `scale` multiplies.
     `trial` is a system and changes to the method, as documents, whose first task takes seconds: what nodes are
     measured with.
     """
@@ -142,9 +143,12 @@ class Ring(Protocol):
 
 
 class GangStage(Protocol):
-    """The function that every member of a gang runs at the same time; a member's output is its part."""
+    """The function that every member of a gang runs at the same time.
 
-    def __call__(self, task: Task, ring: Ring) -> Output:
+    A member's output is its part: the parts of an array are joined along its first axis, the documents are alike.
+    """
+
+    def __call__(self, task: Task, inputs: Mapping[str, Output], ring: Ring, context: Context) -> Output:
         """The part of member `ring.rank`."""
 
 

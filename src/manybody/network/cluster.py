@@ -153,6 +153,10 @@ class Cluster:
         self._listen()
         return [node.info(self.threads) for node in self._nodes.values()]
 
+    def most_members(self) -> int:
+        """How many members a gang can have, all on one node (`core.split.RunsGangs`)."""
+        return max((int(node.capacity["cores"]) for node in self._nodes.values()), default=0)
+
     def close(self) -> None:
         """Stop what this backend computes. The scheduler and its workers stay: they are not this run's."""
         self._closed = True
@@ -200,7 +204,7 @@ class Cluster:
         avoid = tuple(sorted(name for name in attempt.avoid if name.rpartition("/")[0] == node.name))
         order = Order(
             coordinator=self._line.coordinator, attempt=attempt.name, task=attempt.task, inputs=attempt.inputs, avoid=avoid,
-            threads=self.threads, checkpoint=checkpoint, checkpoint_s=self._checkpoint_s,
+            threads=int(attempt.demand.amounts["cores"]), checkpoint=checkpoint, checkpoint_s=self._checkpoint_s,
         )  # fmt: skip
         resources = node.resources(attempt.demand)
         self._line.send(Parcel(order, node.address, data, resources, self._rank(attempt.task)))

@@ -9,6 +9,7 @@ from functools import cached_property
 from manybody.core.protocols import NodeInfo
 from manybody.core.task import Task
 from manybody.network.federation.protocol import Report
+from manybody.network.gang import cores
 
 COMPARED = ("manybody", "python", "numpy", "numba", "torch")  # versions that decide whether results have equal bits
 
@@ -30,8 +31,8 @@ class Demand:
 
 
 def demand(task: Task, threads: int) -> Demand:
-    """What a task demands: its cores; a GPU where its parameters name one; memory where they state how much (bytes)."""
-    amounts: dict[str, float] = {"cores": float(threads)}
+    """What a task demands: its cores, for a gang one a member; a GPU where its parameters name one; memory where they say."""
+    amounts: dict[str, float] = {"cores": float(cores(task, threads))}
     if str(task.parameters.get("device", "")).startswith("cuda"):
         amounts["gpu"] = 1.0
     if isinstance(memory := task.parameters.get("memory_bytes"), int | float):

@@ -1,12 +1,14 @@
 """A gang: processes that compute one task together and exchange halos every step. For machines of one organisation.
 
 A problem that is split into rounds of pure tasks may run as a gang instead, where a step takes less time than a task
-costs. The parts have the same bits either way; what a gang has done is not kept until it is finished.
+costs. The parts have the same bits either way; what a gang has done is not kept until it is finished. A worker that is
+given a task of a gang starts its members and waits for them: they compute in its place, a core each.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import selectors
 import shutil
@@ -15,15 +17,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
+import numpy as np
+
+from manybody.core import catalog
 from manybody.core.errors import TaskError
-from manybody.core.task import Output, Task
-from manybody.network.member import LINK_BROKE, gang_stage
-from manybody.network.messages import Failed, Finished, read_report
+from manybody.core.protocols import MethodSpec
+from manybody.core.task import Output, Progress, Task
+from manybody.network.messages import Failed, Finished, Progressed, Run, read_report
 from manybody.network.process import THREAD_LIMITS
 from manybody.store.objects import ObjectStore
 
@@ -32,34 +37,95 @@ Channel = Literal["gloo", "mpi"]
 GRACE_S = 5.0  # after the first failure: the others' tell whose it really was
 LOG_TAIL = 4000  # bytes of a member's output that are shown when it fails
 LOOPBACK = "lo"  # the gloo channel of a gang on one Linux machine stays on it
+LINK_BROKE = "the link to a neighbour broke"
+
+
+class LostMemberError(TaskError):
+    """A member was killed, or told nothing for too long: no fault of the task, which may be tried again."""
+
+
+def cores(task: Task, threads: int) -> int:
+    """The cores that a task takes: the `threads` of its worker, or one for each of its `members`."""
+    members = task.parameters.get("members", 0)
+    return max(threads, members) if isinstance(members, int) else threads
+
+
+def slots(task: Task, threads: int) -> int:
+    """How many workers of `threads` threads have to make room for a task."""
+    return math.ceil(cores(task, threads) / threads)
+
+
+def is_for_gang(task: Task) -> bool:
+    """Whether a task is computed by a gang."""
+    return task.stage in cast("type[MethodSpec]", catalog.load("methods", task.method)).gangs
+
+
+def gang_stage(task: Task) -> str:
+    """``module:function`` that members run for a task; `TaskError` where this installation has no such method or stage."""
+    method = cast("type[MethodSpec]", catalog.load("methods", task.method))
+    if method.version != task.version:
+        expected = f"expected version {task.version} of {task.method}; this node has {method.version}"
+        raise TaskError(f"{task.label}: {expected}. Install the same release of the package that brings it.")
+    if task.stage not in method.gangs:
+        known = ", ".join(method.gangs) or "none"
+        raise TaskError(f"{task.label}: expected a stage for gangs, of {known}; got `{task.stage}`. Run it as an ordinary task.")
+    return method.gangs[task.stage]
+
+
+def compute_together(order: Run, objects: ObjectStore, tell: Callable[[Progress], None]) -> Output:
+    """The output of a task that a gang computes, its members as many as the task says, a core each."""
+    members, channel = order.task.parameters["members"], order.task.parameters["channel"]
+    gang = Gang(members, objects.root, channel)
+    reports = gang.reports(order.task, order.inputs, tell)
+    output = join([objects.get(report.result) for report in reports])
+    for report in reports:
+        objects.remove(report.result)
+    return output
+
+
+def join(parts: Sequence[Output]) -> Output:
+    """The parts of all members as one output: arrays joined along their first axis, the document of the first."""
+    arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays}
+    return Output(arrays, parts[0].document)
 
 
 @dataclass(frozen=True)
 class Gang:
-    """`size` processes on this machine, linked by `channel`; their parts are left in the object store `objects`."""
+    """`size` processes on this machine, linked by `channel`; their parts are left in the object store `objects`.
+
+    A gang that tells nothing for `timeout_s` seconds, neither progress nor its end, is given up.
+    """
 
     size: int
     objects: Path
     channel: Channel = "gloo"
     timeout_s: float = 600.0
 
-    def run(self, task: Task) -> list[Output]:
+    def run(self, task: Task, inputs: Mapping[str, str] | None = None) -> list[Output]:
         """The parts of all members, in order. Raises `TaskError` that names the member at fault; nobody is left behind."""
         store = ObjectStore(self.objects)
-        return [store.get(report.result) for report in self.reports(task)]
+        return [store.get(report.result) for report in self.reports(task, inputs)]
 
-    def reports(self, task: Task) -> list[Finished]:
-        """As `run`, but what each member reports: the digest of its part, its size, and the seconds from start to end."""
+    def reports(
+        self, task: Task, inputs: Mapping[str, str] | None = None, tell: Callable[[Progress], None] = lambda progress: None
+    ) -> list[Finished]:
+        """As `run`, but what each member reports: the digest of its part, its size, and the seconds from start to end.
+
+        `inputs` maps the names of inputs to digests of results in the store; `tell` hears how far the first member is.
+        Raises `LostMemberError` where a member was killed.
+        """
         gang_stage(task)  # what cannot run is refused before anything is started
+        order = Run(attempt="", task=task, inputs=dict(inputs or {}))
         with tempfile.TemporaryDirectory(prefix="manybody-gang-") as folder, contextlib.ExitStack() as stack:
-            (Path(folder) / "task.json").write_text(task.model_dump_json(), encoding="utf-8")
-            processes = [stack.enter_context(_started(*order)) for order in self._orders(Path(folder))]
-            finished = _Watch(f"{task.label}, a gang of {self.size}", self.timeout_s, processes).wait()
+            (Path(folder) / "order.json").write_text(order.model_dump_json(), encoding="utf-8")
+            processes = [stack.enter_context(_started(*each)) for each in self._orders(Path(folder))]
+            watch = _Watch(f"{task.label}, a gang of {self.size}", self.timeout_s, processes, tell)
+            finished = watch.wait()
         return [finished[rank] for rank in range(self.size)]
 
     def _orders(self, folder: Path) -> Iterator[tuple[str, list[str], dict[str, str]]]:
         """Name, command and environment of each process to start."""
-        common = [sys.executable, "-m", "manybody.network.member", "--task", str(folder / "task.json")]
+        common = [sys.executable, "-m", "manybody.network.member", "--order", str(folder / "order.json")]
         common += ["--objects", str(self.objects.absolute()), "--timeout", str(self.timeout_s)]
         environment = os.environ | dict.fromkeys(THREAD_LIMITS, "1")
         if self.channel == "mpi":
@@ -92,6 +158,7 @@ class _Process:
     handle: subprocess.Popen[bytes]
     reports: BinaryIO
     log: BinaryIO
+    unread: bytearray = field(default_factory=bytearray)
 
     def ending(self) -> str | None:
         """How it ended, and the last that it said; None where it ended well."""
@@ -126,8 +193,8 @@ def _started(name: str, command: list[str], environment: dict[str, str]) -> Iter
 class _Watch:
     """Waits for the reports of a gang, by rank."""
 
-    def __init__(self, label: str, timeout_s: float, processes: list[_Process]) -> None:
-        self.label, self.timeout_s, self.processes = label, timeout_s, processes
+    def __init__(self, label: str, timeout_s: float, processes: list[_Process], tell: Callable[[Progress], None]) -> None:
+        self.label, self.timeout_s, self.processes, self.tell = label, timeout_s, processes, tell
         self.finished: dict[int, Finished] = {}
         self.told: list[str] = []
         self.ended: list[str] = []
@@ -143,31 +210,41 @@ class _Watch:
                     if not self._hear(key.data):
                         selector.unregister(key.fileobj)
             silent = [key.data.name for key in selector.get_map().values()]
-        causes = [reason for reason in self.told if LINK_BROKE not in reason] or self.ended or self.told
-        if not causes and silent:
-            causes = [
-                f"{', '.join(silent)} gave no answer within {self.timeout_s:g} s. Raise `timeout_s`, or look at the machine."
-            ]
-        if causes:
-            raise TaskError(f"{self.label}: {causes[0]}")
+        own = [reason for reason in self.told if LINK_BROKE not in reason]
+        if own:
+            raise TaskError(f"{self.label}: {own[0]}")
+        if self.ended or self.told:
+            raise LostMemberError(f"{self.label}: {(self.ended or self.told)[0]}")
+        if silent:
+            quiet = f"{', '.join(silent)} told nothing for {self.timeout_s:g} s"
+            raise LostMemberError(f"{self.label}: {quiet}. Raise `timeout_s`, or look at the machine.")
         return self.finished
 
     def _hear(self, process: _Process) -> bool:
-        """Take a report, which is one line written at once; False when there will be none any more."""
-        line = process.reports.readline()
-        if not line:
+        """Take what a process says, a line each; False when there will be no more."""
+        data = os.read(process.reports.fileno(), 65536)
+        *lines, rest = (process.unread + data).split(b"\n")
+        process.unread[:] = rest
+        for line in lines:
+            self._take(bytes(line))
+        if not data:
             ending = process.ending()
             if ending is not None and not self._explained(process):
                 self.ended.append(ending)
                 self._hurry()
-            return False
+        return bool(data)
+
+    def _take(self, line: bytes) -> None:
         report = read_report(line)
-        if isinstance(report, Finished):
+        if not (self.told or self.ended):
+            self.deadline = time.monotonic() + self.timeout_s
+        if isinstance(report, Progressed):
+            self.tell(report.progress)
+        elif isinstance(report, Finished):
             self.finished[int(report.attempt)] = report
         elif isinstance(report, Failed):
             self.told.append(f"member {report.attempt}: {report.reason}")
             self._hurry()
-        return True
 
     def _hurry(self) -> None:
         self.deadline = min(self.deadline, time.monotonic() + GRACE_S)

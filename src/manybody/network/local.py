@@ -16,6 +16,7 @@ import psutil
 
 from manybody.core.protocols import Event, NodeInfo
 from manybody.core.task import Task
+from manybody.network.gang import cores, slots
 from manybody.network.messages import BackendError, Checkpointed, Failed, Finished, Progressed, Ready, Run
 from manybody.network.process import Worker
 from manybody.store.provenance import usable_cores
@@ -43,6 +44,8 @@ class Embedded:
 
     Its workers share the caller's store, so its attempts can go on from checkpoints (`core.protocols.Checkpointing`),
     which they store about every `checkpoint_s` seconds; 0 stores each that a task offers.
+
+    A task of a gang takes as many workers' room as its members need, and waits until there is: nothing overtakes it.
     """
 
     def __init__(
@@ -84,6 +87,9 @@ class Embedded:
     def _enqueue(self, order: Run, avoid: frozenset[str]) -> None:
         if self._closed:
             raise BackendError("This backend is closed. Make a new one.")
+        if (wanted := cores(order.task, self.threads)) > self.most_members():
+            remedy = "Use more workers, or a gang with fewer members."
+            raise BackendError(f"{order.task.label}: expected at most {self.most_members()} members; got {wanted}. {remedy}")
         self._queue[order.attempt] = Queued(order, avoid)
         if len(self._workers) < self.limit and sum(worker.order is None for worker in self._workers) < len(self._queue):
             self._start()  # now, so that it starts up while the caller goes on
@@ -127,6 +133,10 @@ class Embedded:
         for worker in [worker for worker in self._workers if worker.order and worker.order.attempt == attempt]:
             self._dismiss(worker)
 
+    def most_members(self) -> int:
+        """How many members a gang can have (`core.split.RunsGangs`)."""
+        return self.limit * self.threads
+
     def nodes(self) -> list[NodeInfo]:
         """This machine; `threads` are those of each worker."""
         memory = psutil.virtual_memory().total
@@ -159,9 +169,11 @@ class Embedded:
     def _assign(self) -> list[Worker]:
         """Hand queued attempts, in order, to workers that are ready; start those that are missing. Who got one."""
         free = sorted((worker for worker in self._workers if worker.order is None), key=lambda worker: not worker.ready)
+        room = self.limit - sum(slots(worker.order.task, self.threads) for worker in self._workers if worker.order)
         assigned = []
         for queued in list(self._queue.values()):
-            if not free and len(self._workers) >= self.limit:
+            room -= slots(queued.order.task, self.threads)
+            if room < 0 or (not free and len(self._workers) >= self.limit):
                 break
             worker = next((worker for worker in free if worker.name not in queued.avoid), None)
             if worker is None:

@@ -13,22 +13,22 @@ import time
 import traceback
 from datetime import timedelta
 from importlib import import_module
+from io import RawIOBase
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
-from manybody.core import catalog
 from manybody.core.errors import ManybodyError, TaskError
-from manybody.core.protocols import GangStage, MethodSpec, Ring
-from manybody.core.task import Task
-from manybody.network.messages import Failed, Finished, write
-from manybody.network.worker import end_with_conductor
+from manybody.core.protocols import GangStage, Ring
+from manybody.core.task import Output, Progress, Task
+from manybody.network.gang import LINK_BROKE, gang_stage
+from manybody.network.messages import Failed, Finished, Progressed, Run, write
+from manybody.network.worker import PROGRESS_INTERVAL_S, end_with_conductor, plain
 from manybody.store.objects import ObjectStore
 
 TRACEBACK_LINES = 12
 WESTWARD, EASTWARD = 0, 1  # tags: in a ring of two both neighbours are the same member
-LINK_BROKE = "the link to a neighbour broke"
 
 
 class LinkError(ManybodyError):
@@ -93,16 +93,28 @@ class MpiRing:
         self._world.Abort(1)
 
 
-def gang_stage(task: Task) -> str:
-    """``module:function`` that members run for a task; `TaskError` where this installation has no such method or stage."""
-    method = cast("type[MethodSpec]", catalog.load("methods", task.method))
-    if method.version != task.version:
-        expected = f"expected version {task.version} of {task.method}; this node has {method.version}"
-        raise TaskError(f"{task.label}: {expected}. Install the same release of the package that brings it.")
-    if task.stage not in method.gangs:
-        known = ", ".join(method.gangs) or "none"
-        raise TaskError(f"{task.label}: expected a stage for gangs, of {known}; got `{task.stage}`. Run it as an ordinary task.")
-    return method.gangs[task.stage]
+class Membership:
+    """What a member is lent (`core.protocols.Context`): a core. The first one's progress stands for all."""
+
+    device, threads = "cpu", 1
+
+    def __init__(self, rank: int, report: RawIOBase) -> None:
+        self._report = report if rank == 0 else None
+        self._told = -float("inf")
+
+    def progress(self, progress: Progress) -> None:
+        """Tell whoever waits for the gang, unless it was told just now."""
+        now = time.monotonic()
+        if self._report is not None and now - self._told >= PROGRESS_INTERVAL_S:
+            self._told = now
+            self._report.write(write(Progressed(attempt="0", progress=plain(progress))))
+
+    def resume(self) -> Output | None:
+        """None: what a gang has done is kept when it is finished."""
+        return None
+
+    def keep(self, output: Output) -> None:
+        """Keep nothing: a part alone is of no use."""
 
 
 def load_stage(task: Task) -> GangStage:
@@ -111,13 +123,14 @@ def load_stage(task: Task) -> GangStage:
     return cast("GangStage", getattr(import_module(module), name))
 
 
-def serve(task: Task, ring: Ring, objects: ObjectStore) -> Finished | Failed:
-    """Compute this member's part and leave it in the store. The time to load the stage does not count."""
+def serve(order: Run, ring: Ring, objects: ObjectStore, context: Membership) -> Finished | Failed:
+    """Compute this member's part and leave it in the store. The time to load stage and inputs does not count."""
     start = time.perf_counter()
     try:
-        stage = load_stage(task)
+        stage = load_stage(order.task)
+        inputs = {name: objects.get(digest) for name, digest in order.inputs.items()}
         start = time.perf_counter()
-        stored = objects.put(stage(task, ring))
+        stored = objects.put(stage(order.task, inputs, ring, context))
     except ManybodyError as error:
         reason = str(error)
     except Exception as error:  # noqa: BLE001 - the boundary to foreign code: however a stage fails, it is told
@@ -132,7 +145,7 @@ def serve(task: Task, ring: Ring, objects: ObjectStore) -> Finished | Failed:
 def main() -> None:
     """Compute one part; the report goes to standard output, whatever the stage prints to standard error."""
     parser = argparse.ArgumentParser(description="A member of a gang; started by one, or once a process by `mpirun`.")
-    parser.add_argument("--task", type=Path, required=True, help="file with the task, JSON")
+    parser.add_argument("--order", type=Path, required=True, help="file with the order, JSON")
     parser.add_argument("--objects", type=Path, required=True, help="folder of the object store")
     parser.add_argument("--rank", type=int, help="number of this member; not under MPI")
     parser.add_argument("--size", type=int, help="number of members; not under MPI")
@@ -141,14 +154,14 @@ def main() -> None:
     options = parser.parse_args()
     report = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    task = Task.model_validate_json(options.task.read_bytes())
+    order = Run.model_validate_json(options.order.read_bytes())
     ring: GlooRing | MpiRing
     if options.meeting is None:
         ring = MpiRing()
     else:
         end_with_conductor()
         ring = GlooRing(options.rank, options.size, options.meeting, options.timeout)
-    outcome = serve(task, ring, ObjectStore(options.objects))
+    outcome = serve(order, ring, ObjectStore(options.objects), Membership(ring.rank, report))
     report.write(write(outcome))
     if isinstance(outcome, Failed):
         if isinstance(ring, MpiRing):

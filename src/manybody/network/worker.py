@@ -144,8 +144,11 @@ def serve(order: Run, objects: ObjectStore, lent: Lent) -> Finished | Failed:
     """Carry out one order, whatever becomes of it."""
     start, node_fault = time.perf_counter(), False
     try:
-        inputs = {name: objects.get(digest) for name, digest in order.inputs.items()}
-        output = _compute_patiently(order.task, inputs, lent)
+        if is_for_gang(order.task):
+            output = compute_together(order, objects, lent.progress)
+        else:
+            inputs = {name: objects.get(digest) for name, digest in order.inputs.items()}
+            output = _compute_patiently(order.task, inputs, lent)
         if not isinstance(output, Output):
             raise TaskError(f"{order.task.label}: expected an Output; the stage gave {type(output).__name__}.")
         stored = objects.put(output)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import cast
 
 import numpy as np
 
@@ -89,7 +88,7 @@ def _rows(task: Task, name: str) -> Rows | None:
     if task.method not in catalog.entries("methods"):
         return None
     method = catalog.load("methods", task.method)
-    return cast("ReadsParts", method).reads(task, name) if isinstance(method, ReadsParts) else None
+    return method.reads(task, name) if isinstance(method, ReadsParts) else None
 
 
 def _name(rows: Rows) -> str:

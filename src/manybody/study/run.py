@@ -21,6 +21,7 @@ from manybody.store.rows import ResultRow
 from manybody.study.certify import certify
 from manybody.study.conduct import Conductor, Tally
 from manybody.study.expand import expand
+from manybody.study.gangs import refuse_impossible_gangs
 from manybody.study.measure import Measured
 
 
@@ -116,6 +117,7 @@ def _compute_all(
 def _compute(plan: Plan, run: int, ledger: Ledger, home: Home, options: RunOptions, listener: Listener) -> Tally:
     """Have every task of a plan computed that is not yet."""
     with closing(open_backend(options.network, home, options.workers)) as backend:
+        refuse_impossible_gangs(plan, backend)
         conductor = Conductor(plan, run, ledger, home.objects, backend)
         cached = conductor.recover()
         listener.planned(plan, cached, backend.nodes(), conductor.expected_s)

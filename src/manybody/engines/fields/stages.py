@@ -107,11 +107,15 @@ def _engine(task: Task, grid: Grid) -> FieldEngine:
 def _rows(task: Task, inputs: Mapping[str, Output], name: str, rows: int, grid: Grid) -> np.ndarray:
     """The slab of an input, or those of its rows that a neighbour reads, if it is what the task needs."""
     found = inputs[name].arrays.get("slab") if name in inputs else None
-    fits = found is not None and found.shape[1:] == (grid.columns,) and found.dtype == grid.precision
-    if not fits or len(found) < rows or not np.isfinite(found).all():
+    if found is None or not _fits(found, rows, grid):
         came = "nothing" if found is None else f"{found.dtype} {list(found.shape)}, or values that are not finite"
         raise TaskError(
             f"{task.label}: expected finite {grid.precision} [{rows} or more, {grid.columns}] of input `{name}`; got {came}. "
             "Compute the task it comes from again."
         )
     return found
+
+
+def _fits(found: np.ndarray, rows: int, grid: Grid) -> bool:
+    alike = found.ndim == 2 and len(found) >= rows and found.shape[1] == grid.columns and found.dtype == grid.precision
+    return alike and bool(np.isfinite(found).all())
