@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import pickle
 import ssl
 import time
@@ -533,4 +534,24 @@ def test_a_rotten_input_is_set_aside_and_named(town: Town, node: Hand) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     status, text = node.request("GET", f"/v1/objects/{stored.digest}", manybody_attempt=attempt)
     assert (status, "corrupt" in text) == (404, True)
+    assert not town.home.objects.has(stored.digest)
+
+
+def test_an_input_that_rots_after_it_was_sent_is_found_when_a_node_asks_again(town: Town, node: Hand, tmp_path: Path) -> None:
+    stored = town.home.objects.put(Output({"total": np.arange(10.0) + 7}))
+    attempt = submit(town, {"state": stored.digest})
+    node.lease()
+
+    def fetch(place: str) -> None:
+        part = Partial(ObjectStore(tmp_path / place), stored.digest, "x")
+        node.talk(lambda client: client.fetch(attempt, part))
+
+    fetch("before")
+    path = town.home.objects.path(stored.digest)
+    times = path.stat()
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # a failing disk changes bits and no time
+    with pytest.raises(RefusedByGatewayError, match="corrupt"):
+        fetch("after")
     assert not town.home.objects.has(stored.digest)

@@ -23,6 +23,7 @@ from manybody.store.members import Member
 from manybody.store.objects import ObjectStore
 
 PIECE = 1 << 20  # bytes of an upload that are gathered before they go to the disk
+REMEMBERED = 10_000  # inputs that were sent, of which it is known that they are asked for again
 
 
 @dataclass
@@ -34,12 +35,18 @@ class Results:
     holds: Callable[[Request], Awaitable[queue.Queued]]
     _uploading: set[str] = field(default_factory=set)
     _intact: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _sent: set[tuple[str, str]] = field(default_factory=set)
 
     async def fetch(self, request: Request, digest: str) -> Response:
         """Send an input of an attempt that the node holds; in part where a range is asked for."""
         held = await self.holds(request)
         if digest not in (*held.inputs.values(), held.resumes):
             raise RefusedError(403, f"Expected an input of attempt {held.attempt}; got {digest[:80]}.")
+        if (held.attempt, digest) in self._sent and "range" not in request.headers:
+            self._intact.pop(digest, None)  # the node could not use what it got: the disk may have changed it since we looked
+        if len(self._sent) >= REMEMBERED:
+            self._sent.clear()
+        self._sent.add((held.attempt, digest))
         await asyncio.to_thread(self._verify, digest)
         return FileResponse(self.objects.path(digest), media_type="application/octet-stream")
 
