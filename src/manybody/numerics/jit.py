@@ -77,6 +77,15 @@ def most_threads() -> int:
     return int(numba.config.NUMBA_NUM_THREADS)
 
 
+def start_threads() -> None:
+    """Start the threads of threaded kernels, if they do not run yet.
+
+    Numba starts them itself but for one case: a kernel read from the disk that was compiled while the threaded kernels
+    which it calls were read from the disk, too. Calling it would end the process with a segmentation fault.
+    """
+    numba.get_num_threads()
+
+
 def cache_folder() -> Path:
     """Where generated kernels are kept: ``$MANYBODY_CACHE/kernels``, or the user's cache folder."""
     root = os.environ.get("MANYBODY_CACHE")

@@ -95,6 +95,7 @@ class PairKernel:
         path = jit.kernel_path(self.potential.digest)
         if not path.exists():
             jit.keep_source(path, generate(self.potential))
+        jit.start_threads()
         return jit.load_module(path)
 
     def energy(self, r: float) -> float:
