@@ -23,6 +23,7 @@ FAULTS = (
     "kill -9 of the gateway or the scheduler",
     "kill -9 of the run",
     "a node that hangs and comes back",
+    "a gateway that hangs and comes back",
     "a truncated body",
     "300 MB of garbage to each endpoint",
     "a network cut and healed",

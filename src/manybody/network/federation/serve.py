@@ -93,7 +93,8 @@ class Office:
         """A listening socket: on `port`; on 0, on the port of last time, so that members find it, else on any free one."""
         last = int(self.address.rpartition(":")[2]) if port == 0 and (self.folder / "gateway.json").exists() else port
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.socket(family, socket.SOCK_STREAM)
+        # Named as TCP, or asyncio would let Nagle's algorithm hold answers back, 40 ms where the other end delays its ACK.
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, last))
@@ -163,6 +164,7 @@ class _Watch:
     live: dict[str, set[PeerProtocol]]
     _tended: int = 0
     _offset: float = field(default_factory=lambda: time.time() - time.monotonic())
+    _looked: float = field(default_factory=time.monotonic)
 
     async def serve(self, server: uvicorn.Server, listening: socket.socket, announce: Callable[[], None]) -> None:
         """Serve until asked to stop."""
@@ -203,23 +205,25 @@ class _Watch:
         while True:
             await asyncio.sleep(TEND_S)
             try:
-                await self.gateway.writer.do(self._take_back)
+                self._offset, self._looked = await self.gateway.writer.do(self._take_back)
                 for peer in await self.gateway.read(members.revoked_fingerprints):
                     for connection in list(self.live.get(peer, ())):
                         connection.hang_up()
             except StoreError as error:  # a full disk, a locked ledger: told, and tried again
                 print(f"manybody gateway: {error}", flush=True)
 
-    def _take_back(self, connection: Connection) -> None:
-        now = time.time()
-        offset = now - time.monotonic()
-        if abs(offset - self._offset) > JUMP_S:  # the clock was set: leases are kept in its time, nodes know durations only
-            self._offset = offset
+    def _take_back(self, connection: Connection) -> tuple[float, float]:
+        """Take back the leases that have run out, but not those that nobody had a chance to prolong; how time stood."""
+        now, steady = time.time(), time.monotonic()
+        was_set = abs(now - steady - self._offset) > JUMP_S  # leases are kept in time of day, nodes know durations only
+        slept = steady - self._looked > max(JUMP_S, self.gateway.settings.lease_s / 2)  # and heard nobody meanwhile
+        if was_set or slept:
             queue.grant_grace(connection, now + self.gateway.settings.lease_s)
         queue.expire(connection, now)
         self._tended += 1
         if self._tended % SWEEP == 0:
             queue.drop_orphans(connection)
+        return now - steady, steady
 
 
 def check_reachable(address: str, authority: Path) -> None:

@@ -1,0 +1,182 @@
+"""A federation that is starved and deceived: full disks, wrong clocks, second coordinators, floods of garbage."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from manybody.network.federation.membership import Joined
+from manybody.network.federation.serve import Office
+from manybody.store.home import Home
+from manybody.testing.campaign import Campaign, iterations
+from manybody.testing.federation import Process, Town
+from manybody.testing.methods import installed, task
+
+LEASE_S = 3.0
+AMOUNT = 300_000_000
+BOUND = 64_000_000  # of memory, for whatever comes: a few pieces of 1 MB, and what Python's allocator keeps
+PATHS = ("/v1/join", "/v1/hello", "/v1/node", "/v1/lease", "/v1/heartbeat", "/v1/finish", "/v1/fail", "/v1/leave")
+HEADS = {
+    "a length": b"POST %s HTTP/1.1\r\nHost: g\r\nmanybody-protocol: 1\r\nContent-Length: 300000000\r\n\r\n",
+    "chunks": b"POST %s HTTP/1.1\r\nHost: g\r\nmanybody-protocol: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "an endless header": b"POST %s HTTP/1.1\r\nHost: g\r\nX: ",
+    "an endless line": b"POST %s?",
+    "no HTTP": b"\x00\xff%s",
+}
+CHUNK = os.urandom(1 << 16).replace(b"\r", b"x").replace(b"\n", b"x")
+
+
+@pytest.fixture
+def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
+    for name, value in installed(tmp_path / "plugin").items():
+        monkeypatch.setenv(name, value)
+    with Town(tmp_path, LEASE_S) as town:
+        yield town
+
+
+def memory(pid: int, field: str = "VmHWM") -> int:
+    """Memory of a process, bytes: `VmHWM` is the most that it ever had. Source: proc_pid_status(5)."""
+    found = re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    folder.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"may not mount a small disk here: {mounted.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.fault(
+    "a full disk",
+    on="federation",
+    happens="the node says so, hands the attempt back and rests; others compute it",
+    kept="the study; nothing half-written",
+)
+def test_a_node_whose_disk_is_full_gives_the_work_to_others(town: Town, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "full" / "objects", "1m"):
+        full, _ = town.add_nodes("full", "roomy")
+        big = [task("fill", nbytes=4_000_000).model_copy(update={"repeat": repeat}) for repeat in range(4)]
+        campaign = Campaign(town, big)
+        campaign.go()
+        assert set(campaign.results) == {each.digest for each in big}
+        assert campaign.workers() == {"roomy"}
+        assert campaign.workers("lost") <= {"full"}
+        if campaign.workers("lost"):
+            assert "is full" in full.wait_for("Resting.*") or "is full" in full.said
+        campaign.backend.close()
+        full.stop()
+
+
+@pytest.mark.fault(
+    "clock skew",
+    on="federation",
+    happens="nothing: the protocol knows durations only, and no time of day of a node",
+    kept="everything, with a clock 20 hours behind and 200 ahead",
+)
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler for the shifted clock")
+@pytest.mark.parametrize("hours", [-20, 200])
+def test_a_node_whose_clock_is_wrong_works_like_any_other(town: Town, tmp_path: Path, hours: int) -> None:
+    library = tmp_path / "wrong_clock.so"
+    source = Path(__file__).with_name("wrong_clock.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"], check=True)
+    wrong = {"LD_PRELOAD": str(library), "WRONG_CLOCK_S": str(hours * 3600)}
+    town.start_node("wrong", Office(town.home).invite(), environment=wrong).wait_for("is ready")
+    campaign = Campaign(town, iterations(4))
+    campaign.verify()
+    assert {event.kind for event in campaign.events} <= {"started", "progress", "finished"}
+
+
+@pytest.mark.fault(
+    "a second coordinator started by mistake",
+    on="federation",
+    happens="a second gateway on the same ledger, or node under the same key, is refused and told which process is the first",
+    kept="everything",
+)
+def test_a_second_gateway_and_a_second_node_are_refused(town: Town) -> None:
+    (one,) = town.add_nodes("one")
+    second = Process(town.home.path, "network", "up", "--port", "0")
+    assert second.wait() == 2
+    assert f"process {town.gateway.pid} serves {town.address}" in second.said
+    twin = Process(one.home, "join", "--no-measure")
+    assert twin.wait() == 2
+    assert f"process {one.pid} runs as one" in twin.said
+    Campaign(town, iterations(2)).verify()
+
+
+@pytest.mark.fault(
+    "a revoked certificate",
+    on="federation",
+    happens="the node stops, and says why",
+    kept="what it had finished; what it held is done elsewhere",
+)
+def test_a_node_that_is_revoked_ends_and_its_work_is_done_elsewhere(town: Town) -> None:
+    one, _ = town.add_nodes("one", "two")
+    campaign = Campaign(town, iterations(8, 400_000))
+    campaign.go(lambda event: event.worker.startswith("one/"))
+    town.manybody("revoke", "one")
+    assert one.wait() == 1
+    assert "revoked" in one.said
+    campaign.verify()
+    late = [event for event in campaign.events if event.kind == "finished" and event.worker.startswith("one/")]
+    assert len(late) < 8
+
+
+def pour(address: str, tls: ssl.SSLContext, head: bytes, chunked: bool) -> bytes:
+    """Send up to 300 MB; returns what came back before the connection was closed."""
+    host, _, port = address.removeprefix("https://").rpartition(":")
+    piece = b"%x\r\n%s\r\n" % (len(CHUNK), CHUNK) if chunked else CHUNK
+    answer = b""
+    with socket.create_connection((host, int(port)), timeout=20) as plain, tls.wrap_socket(plain, server_hostname=host) as line:
+        try:
+            line.sendall(head)
+            for _ in range(AMOUNT // len(CHUNK)):
+                line.sendall(piece)
+        except (OSError, ssl.SSLError):
+            pass
+        try:
+            while data := line.recv(65536):
+                answer += data
+        except (OSError, ssl.SSLError):
+            pass
+    return answer
+
+
+@pytest.mark.fault(
+    "300 MB of garbage to each endpoint",
+    on="federation",
+    happens="refused by what is announced, or cut off at the limit, whether by a stranger or a node",
+    kept="memory (below 64 MB more), and service for the others",
+)
+@pytest.mark.parametrize("known", [False, True], ids=["a stranger", "a node"])
+def test_floods_of_garbage_take_no_memory(town: Town, known: bool) -> None:
+    (one,) = town.add_nodes("one")
+    joined = Joined.load(Home(one.home))
+    tls = joined.tls() if known else ssl.create_default_context(cafile=str(joined.folder / "authority.pem"))
+    before = memory(town.gateway.pid, "VmRSS")
+    for name, head in HEADS.items():
+        for path in PATHS if name in ("a length", "chunks") else PATHS[:1]:
+            answer = pour(town.address, tls, head.replace(b"%s", path.encode()), name == "chunks")
+            assert not answer or re.match(rb"HTTP/1.1 4\d\d ", answer), (name, path, answer[:100])
+    put = f"PUT /v1/objects/{'0' * 64} HTTP/1.1\r\nHost: g\r\nmanybody-protocol: 1\r\nContent-Length: {AMOUNT}\r\n\r\n"
+    pour(town.address, tls, put.encode(), False)
+    grown = memory(town.gateway.pid) - before
+    assert grown < BOUND, f"{grown / 1e6:.0f} MB"
+    Campaign(town, iterations(2)).verify()
