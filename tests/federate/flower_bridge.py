@@ -15,10 +15,12 @@ from flwr.serverapp import strategy
 
 from manybody.core import catalog
 from manybody.core.task import Output
-from manybody.federate.flower import Client, FlowerGrid, Training
+from manybody.federate.flower import Client, FlowerGrid, SecureTraining, Training
 from manybody.federate.flower.secagg import SecAggPlusTraining, secagg_plus
 from manybody.network.local import Embedded
+from manybody.store.encoding import encode
 from manybody.store.objects import ObjectStore
+from manybody.testing.federation import Town
 
 HERE = Path(__file__).parent
 PLUGINS = HERE / "plugins"
@@ -166,3 +168,67 @@ def test_flowers_secure_aggregation_gives_the_mean(lost, backend, objects):
     kept = [each for number, each in enumerate(data, start=1) if number not in lost]
     wanted, samples = mean_of_steps(kept, np.zeros(4))
     np.testing.assert_allclose(after["w"], wanted, rtol=0, atol=quantised(len(kept), samples))
+
+
+@pytest.fixture(scope="module")
+def town(method, tmp_path_factory):
+    """A gateway and three nodes, each a process with a folder of its own."""
+    with Town(tmp_path_factory.mktemp("town"), lease_s=20.0) as town:
+        town.add_nodes("anna", "bert", "cleo")
+        yield town
+
+
+@pytest.fixture(scope="module")
+def sites(town):
+    """A client on each node, whose data are in the node's own folder and nowhere else."""
+    _, data = parties(town.home.objects)
+    for name, (x, y) in zip(town.nodes, data, strict=True):
+        held = town.folder / name / "held"
+        held.mkdir(exist_ok=True)
+        (held / "liquid.safetensors").write_bytes(encode(Output({"x": x, "y": y})))
+    parameters = {"held": "liquid", "steps": 3, "rate": 0.3}
+    return [Client(name, parameters=parameters, node=name) for name in town.nodes], data
+
+
+def test_a_federation_trains_on_data_that_stay_where_they_are(town, sites):
+    clients, data = sites
+    with town.backend() as backend, FlowerGrid(backend, town.home.objects, Training("least-squares"), clients) as grid:
+        assert list(grid.get_node_ids()) == [1, 2, 3]
+        result = strategy.FedAvg().start(grid, record({"w": np.zeros(4)}), num_rounds=2)
+    w = np.zeros(4)
+    for _ in range(2):
+        w, _ = mean_of_steps(data, w)
+    np.testing.assert_allclose(tensors(result.arrays)["w"], w, rtol=1e-13)
+
+
+def test_three_nodes_aggregate_by_flowers_protocol(town, sites):
+    clients, data = sites
+    secure = SecAggPlusTraining(Training("least-squares"), ["w"])
+    workflow = SecAggPlusWorkflow(num_shares=3, reconstruction_threshold=2)
+    with town.backend() as backend, FlowerGrid(backend, town.home.objects, secure, clients) as grid:
+        after, _ = secagg_plus(grid, workflow, LegacyFedAvg(fraction_evaluate=0.0), {"w": np.zeros(4)}, rounds=2)
+    w = np.zeros(4)
+    for _ in range(2):
+        w, samples = mean_of_steps(data, w)
+    np.testing.assert_allclose(after["w"], w, rtol=0, atol=2 * quantised(3, samples))
+    kept = [town.folder / name / "secrets" / f"{secure.session}-{number}" for number, name in enumerate(town.nodes, 1)]
+    assert all(folder.is_dir() for folder in kept), "every node keeps its own secrets"
+    assert not (town.home.path / "secrets").exists(), "and the gateway none"
+
+
+def test_three_nodes_aggregate_by_our_protocol(town, sites):
+    """Any strategy that averages, here Flower's FedAdam; and a node without its data is left out of the round."""
+    clients, data = sites
+    secure = SecureTraining(Training("least-squares"), threshold=2)
+    adam = {"eta": 0.1, "fraction_evaluate": 0.0}
+    with town.backend() as backend:
+        with FlowerGrid(backend, town.home.objects, Training("least-squares"), clients) as grid:
+            wanted = tensors(strategy.FedAdam(**adam).start(grid, record({"w": np.zeros(4)}), num_rounds=2).arrays)
+        with FlowerGrid(backend, town.home.objects, secure, clients) as grid:
+            found = tensors(strategy.FedAdam(**adam).start(grid, record({"w": np.zeros(4)}), num_rounds=2).arrays)
+            np.testing.assert_allclose(found["w"], wanted["w"], rtol=0, atol=1e-8)  # m / sqrt(v) turns 1e-11 into 1e-9
+            (town.folder / "bert" / "held" / "liquid.safetensors").unlink()
+            kept = tensors(strategy.FedAvg(fraction_evaluate=0.0).start(grid, record({"w": np.zeros(4)}), num_rounds=1).arrays)
+    np.testing.assert_allclose(kept["w"], mean_of_steps([data[0], data[2]], np.zeros(4))[0], rtol=0, atol=1e-11)
+    assert all((town.folder / name / "secrets").is_dir() for name in town.nodes)
+    assert not (town.home.path / "secrets").exists()

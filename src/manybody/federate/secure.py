@@ -22,6 +22,10 @@ class SecureAggregation(MethodSpec):
     systems: ClassVar[tuple[str, ...]] = ()
     extent: ClassVar[str] = "rounds"
     stages: ClassVar[Mapping[str, str]] = {
+        "announce": "manybody.federate.secure_stages:announce",
+        "share": "manybody.federate.secure_stages:share",
+        "mask": "manybody.federate.secure_stages:mask",
+        "reveal": "manybody.federate.secure_stages:reveal",
         "flower": "manybody.federate.flower.node:answer",
     }
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
@@ -18,10 +16,9 @@ from flwr.supercore.task_identity import TaskIdentity
 from manybody.core.errors import InputError, ManybodyError, Problem
 from manybody.core.protocols import Backend, Event
 from manybody.core.task import Output, Task
+from manybody.federate.errands import Errands
 from manybody.federate.flower.training import Client, Shelf
 from manybody.store.objects import ObjectStore
-
-TRIES = 3  # attempts at a task whose worker is lost each time, until its client is given up for the round
 
 
 class Answering(Protocol):
@@ -34,15 +31,14 @@ class Answering(Protocol):
         """A result as the content of a reply; `ManybodyError` where it is none."""
 
 
-@dataclass
-class _Asked:
-    """A message under way: its task, which attempt at it runs, and how many there have been."""
+@runtime_checkable
+class Together(Protocol):
+    """What an `Answering` may offer besides: answers to messages for training that are found by all clients together."""
 
-    message: Message
-    task: Task
-    client: Client
-    attempt: str = ""
-    tries: int = 0
+    def together(
+        self, messages: Sequence[Message], clients: Sequence[Client], shelf: Shelf, errands: Errands, timeout: float | None
+    ) -> list[Message]:
+        """The replies to messages, `clients` being whom they are for."""
 
 
 class FlowerGrid(Grid):
@@ -61,12 +57,10 @@ class FlowerGrid(Grid):
         if not names or len(set(names)) < len(names):
             came = ", ".join(names) or "none"
             raise InputError(Problem("clients", "at least one client, each of its own name", came, "Name each client once."))
-        self._backend, self._answering, self._clients = backend, answering, tuple(clients)
+        self._errands, self._answering, self._clients = Errands(backend), answering, tuple(clients)
         self._shelf = Shelf(objects)
         self._run = Run.create_empty(uuid.uuid4().int >> 65)  # 63 bits: Flower's numbers are signed
-        self._asked: dict[str, _Asked] = {}
-        self._attempts: dict[str, str] = {}
-        self._replies: dict[str, Message] = {}
+        self._asked: dict[str, Message] = {}
 
     def __enter__(self) -> Self:
         """Say who this process is: Flower's messages ask when they are made, and its runtime would have said it."""
@@ -76,7 +70,7 @@ class FlowerGrid(Grid):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = self._before
-        self._drop(set(self._asked))
+        self._errands.drop()
 
     @property
     def run(self) -> Run:
@@ -95,7 +89,7 @@ class FlowerGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """The clients that are there, numbered from 1 in the order that they were given in."""
-        live = {node.name for node in self._backend.nodes()} if any(client.node for client in self._clients) else set()
+        live = {node.name for node in self._errands.backend.nodes()} if any(client.node for client in self._clients) else set()
         return [number for number, client in enumerate(self._clients, 1) if not client.node or client.node in live]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -104,83 +98,53 @@ class FlowerGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies that are there now, each given once, in the order of the clients."""
-        wanted = set(message_ids)
-        self._hear(wanted, 0.0)
-        return self._take(wanted)
+        names = [name for name in message_ids if name in self._asked]
+        self._errands.hear(names, 0.0)
+        there = {name: self._errands.ended.pop(name) for name in names if name in self._errands.ended}
+        return in_order([self._reply(self._asked.pop(name), event) for name, event in there.items()])
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """The replies to messages, in the order of the clients; what takes longer than `timeout` seconds is stopped."""
-        wanted = set(self.push_messages(messages))
-        self._hear(wanted, timeout)
-        self._drop(wanted - self._replies.keys())
-        return self._take(wanted)
+        messages = list(messages)
+        if isinstance(self._answering, Together) and all(each.metadata.message_type == "train" for each in messages):
+            asked = [self._client(message) for message in messages]
+            return in_order(self._answering.together(messages, asked, self._shelf, self._errands, timeout))
+        names = [self._push(message) for message in messages]
+        ended = zip(names, self._errands.gather(names, timeout), strict=True)
+        told = [(self._asked.pop(name), event) for name, event in ended]
+        return in_order([self._reply(message, event) for message, event in told if event is not None])
+
+    def _client(self, message: Message) -> Client:
+        number: int = message.metadata.dst_node_id
+        return self._clients[number - 1]
 
     def _push(self, message: Message) -> str:
         name: str = uuid.uuid4().hex
         message.metadata.__dict__["_message_id"] = name  # as Flower's own grids do
-        client = self._clients[message.metadata.dst_node_id - 1]
-        asked = self._asked[name] = _Asked(message, self._answering.task(message, client, self._shelf), client)
-        self._submit(name, asked)
+        client = self._client(message)
+        self._errands.give(name, self._answering.task(message, client, self._shelf), client.node)
+        self._asked[name] = message
         return name
 
-    def _submit(self, name: str, asked: _Asked) -> None:
-        asked.attempt = uuid.uuid4().hex
-        asked.tries += 1
-        self._attempts[asked.attempt] = name
-        self._backend.submit(asked.attempt, asked.task, asked.task.inputs, self._others(asked.client))
-
-    def _others(self, client: Client) -> frozenset[str]:
-        """What backends call workers, of every node that a client's tasks must not run on."""
-        if not client.node:
-            return frozenset()
-        return frozenset(f"{node.name}/any" for node in self._backend.nodes() if node.name != client.node)
-
-    def _hear(self, wanted: set[str], timeout: float | None) -> None:
-        """Listen until all replies are there, for `timeout` seconds at most."""
-        until = None if timeout is None else time.monotonic() + timeout
-        heard = True
-        while heard and not wanted <= self._replies.keys():
-            heard = False
-            for event in self._backend.events(None if until is None else max(0.0, until - time.monotonic())):
-                self._note(event)
-                heard = until is None or time.monotonic() < until
-                if not heard or wanted <= self._replies.keys():
-                    break
-
-    def _note(self, event: Event) -> None:
-        """Make a reply of what has ended; try again where a worker was lost."""
-        if event.kind not in ("finished", "failed", "lost") or event.attempt not in self._attempts:
-            return
-        name = self._attempts.pop(event.attempt)
-        asked = self._asked[name]
-        if event.kind == "lost" and asked.tries < TRIES:
-            self._submit(name, asked)
-            return
-        del self._asked[name]
-        self._replies[name] = self._reply(asked, event)
-
-    def _reply(self, asked: _Asked, event: Event) -> Message:
+    def _reply(self, message: Message, event: Event) -> Message:
         """A result as a message, or why there is none."""
-        if event.kind != "finished":
-            code = ErrorCode.NODE_UNAVAILABLE if event.kind == "lost" else ErrorCode.CLIENT_APP_RAISED_EXCEPTION
-            return _refusal(asked, code, event.reason)
+        client = self._client(message)
+        if event.kind == "lost":
+            return refusal(message, client, ErrorCode.NODE_UNAVAILABLE, event.reason)
+        if event.kind == "failed":
+            return refusal(message, client, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, event.reason)
         try:
-            content = self._answering.reply(asked.message, self._shelf.objects.get(event.result))
+            content = self._answering.reply(message, self._shelf.objects.get(event.result))
         except ManybodyError as error:
-            return _refusal(asked, ErrorCode.MOD_FAILED_PRECONDITION, str(error))
-        return Message(content, reply_to=asked.message)
-
-    def _take(self, wanted: set[str]) -> list[Message]:
-        there = [self._replies.pop(name) for name in wanted & self._replies.keys()]
-        return sorted(there, key=lambda message: message.metadata.src_node_id)
-
-    def _drop(self, names: set[str]) -> None:
-        """Stop what nobody waits for any more."""
-        for name in names:
-            asked = self._asked.pop(name)
-            self._attempts.pop(asked.attempt, None)
-            self._backend.cancel(asked.attempt)
+            return refusal(message, client, ErrorCode.MOD_FAILED_PRECONDITION, str(error))
+        return Message(content, reply_to=message)
 
 
-def _refusal(asked: _Asked, code: int, reason: str) -> Message:
-    return Message(Error(code, f"client {asked.client.name}: {reason}"), reply_to=asked.message)
+def in_order(replies: Iterable[Message]) -> list[Message]:
+    """Replies in the order of the clients."""
+    return sorted(replies, key=lambda message: message.metadata.src_node_id)
+
+
+def refusal(message: Message, client: Client, code: int, reason: str) -> Message:
+    """The reply that there is no answer."""
+    return Message(Error(code, f"client {client.name}: {reason}"), reply_to=message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
@@ -56,8 +57,9 @@ class Training:
 
     A message of type ``train`` becomes a task of the stage `fit` of the installed `method`, ``evaluate`` one of the
     stage `evaluate` (`stages`): the input `model` holds the named tensors, `Client.inputs` and `Client.parameters` say
-    the rest. `settings` maps Flower's settings, such as ``proximal-mu``, to the parameter that each becomes; one that
-    is not named would have no effect, so it is refused (but the number of the round, which every message has).
+    the rest. `settings` maps Flower's settings, such as ``proximal-mu``, to the parameter that each becomes (``pull``,
+    or ``training.pull`` within a group); one that is not named would have no effect, so it is refused (but the number
+    of the round, which every message has).
 
     A stage answers with tensors of the same names, shapes and types, and a document whose numbers are the metrics;
     `samples` is how much the answer weighs.
@@ -97,15 +99,19 @@ class Training:
         inputs = dict(client.inputs) | {"model": shelf.put(message.content)}
         return Task(
             method=self.method, stage=self.stages[kind], version=self.version, system=dict(self.system),
-            parameters=dict(client.parameters) | self.translated(message.content), inputs=inputs, seed=self.seed,
+            parameters=self.parameters(message.content, client), inputs=inputs, seed=self.seed,
         )  # fmt: skip
 
-    def translated(self, content: RecordDict) -> dict[str, Setting]:
-        """The settings of a message under the names of the parameters that they become."""
-        found: dict[str, Setting] = {}
+    def parameters(self, content: RecordDict, client: Client) -> dict[str, Any]:
+        """The parameters of a client's task: its own, and the settings of a message."""
+        found: dict[str, Any] = json.loads(json.dumps(dict(client.parameters)))
         for name, value in settings_of(content).items():
             if name in self.settings:
-                found[self.settings[name]] = value
+                *groups, last = self.settings[name].split(".")
+                place = found
+                for group in groups:
+                    place = place.setdefault(group, {})
+                place[last] = value
             elif name != ROUND:
                 remedy = f"Say which parameter it becomes: settings={{'{name}': ...}}."
                 raise InputError(Problem("settings", "settings that a stage reads", f"`{name}`, which none does", remedy))
