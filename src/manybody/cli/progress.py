@@ -101,6 +101,8 @@ class Watching:
         self.say(f"{study.name}: {study.title}" if study.title else study.name, style="bold")
         size = f"{_count(len(plan.points), 'point')}, {_count(study.repeats, 'run')} each"
         self.say(f"  {size}: {_count(total, 'task')}, {cached} already done")
+        for note in plan.notes:
+            self.say(f"  {note}")
         where = ", ".join(f"{_count(node.workers, 'worker')} on {node.name}" for node in nodes)
         self.say(f"  {where}; about {duration(expected_s)} expected, at most {duration(study.budget.wall_time_s)}")
 

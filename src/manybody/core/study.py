@@ -149,11 +149,15 @@ class Realisation:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study as tasks: its realisations, and the extra tasks that each of its checks asks for, by position."""
+    """A study as tasks: its realisations, and the extra tasks that each of its checks asks for, by position.
+
+    `notes` say, for a reader, what was chosen for it.
+    """
 
     study: Study
     realisations: tuple[Realisation, ...]
     evidence: tuple[tuple[Task, ...], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def tasks(self) -> tuple[Task, ...]:

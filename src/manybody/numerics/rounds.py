@@ -9,10 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pydantic import Field
 
 from manybody.core.spec import Spec
+from manybody.core.task import Task
+
+if TYPE_CHECKING:
+    from manybody.core.protocols import MethodSpec
+
+
+CUT_WORTH = 0.5  # of a result: where a neighbour reads no more than this share, only that is sent
 
 
 class Costs(Spec):
@@ -45,6 +53,20 @@ class SplitProblem:
 
 
 @dataclass(frozen=True)
+class Load:
+    """What a split run asks for, to be weighed with costs.
+
+    `dispatches` are tasks, one after the other at the coordinator; `waits` are waves of tasks, as many at a time as there
+    are workers; `nbytes` are moved one after the other, and so are `cell_steps` computed, on the busiest worker.
+    """
+
+    dispatches: float
+    waits: float
+    nbytes: float
+    cell_steps: float
+
+
+@dataclass(frozen=True)
 class Prediction:
     """Expected wall time of a split run, and what of it is latency, data and computing, seconds.
 
@@ -70,25 +92,39 @@ class Prediction:
         return self.steps / self.total_s
 
 
-def predict(problem: SplitProblem, costs: Costs, parts: int, steps_per_round: int) -> Prediction:
-    """The expected cost of `parts` slabs in rounds of `steps_per_round`; tasks of a round run in waves of `workers`.
+def load(problem: SplitProblem, workers: int, parts: int, steps_per_round: int) -> Load:
+    """What `parts` slabs in rounds of `steps_per_round` ask for; tasks of a round run in waves of `workers`.
 
     With r rows a part and k steps, the last step computes r rows and each one before it `halo` rows more on either
-    side, r + halo k on average. A result is a slab with its two edges of k halo rows; a task reads its own and its
-    neighbours' and writes one.
+    side, r + halo k on average. A worker reads its part's r rows and halo k of either neighbour, and writes r. What a
+    neighbour reads is cut out by the coordinator, which reads r rows and writes 2 halo k for each part; where that is
+    more than half of the part, nothing is cut and the whole part is read instead.
     """
     rounds = math.ceil(problem.steps / steps_per_round)
-    waves = math.ceil(parts / costs.workers)
+    waves = math.ceil(parts / workers)
     rows = math.ceil(problem.rows / parts)
     reach = problem.halo * steps_per_round
-    result_bytes = (rows + 2 * reach) * problem.columns * problem.cell_bytes
-    computed = (rows + reach) * problem.columns * problem.steps
+    cut = reach <= CUT_WORTH * rows
+    worker_rows = 2 * rows + 2 * (reach if cut else rows)
+    coordinator_rows = rows + (2 * reach if cut else 0)
+    return Load(
+        dispatches=rounds * parts,
+        waits=rounds * waves,
+        nbytes=rounds * (waves * worker_rows + parts * coordinator_rows) * problem.columns * problem.cell_bytes,
+        cell_steps=waves * (rows + reach) * problem.columns * problem.steps,
+    )
+
+
+def predict(problem: SplitProblem, costs: Costs, parts: int, steps_per_round: int) -> Prediction:
+    """The expected cost of `parts` slabs in rounds of `steps_per_round`."""
+    asked = load(problem, costs.workers, parts, steps_per_round)
+    rows, reach = math.ceil(problem.rows / parts), problem.halo * steps_per_round
     return Prediction(
         parts=parts,
         steps_per_round=steps_per_round,
-        latency_s=rounds * (parts * costs.dispatch_s + waves * costs.latency_s),
-        transfer_s=rounds * waves * 4 * result_bytes / costs.bytes_per_s,
-        compute_s=waves * computed / costs.cell_steps_per_s,
+        latency_s=asked.dispatches * costs.dispatch_s + asked.waits * costs.latency_s,
+        transfer_s=asked.nbytes / costs.bytes_per_s,
+        compute_s=asked.cell_steps / costs.cell_steps_per_s,
         redundant=reach / (rows + reach),
         steps=problem.steps,
     )
@@ -110,3 +146,29 @@ def _splits(problem: SplitProblem, costs: Costs, parts: Iterable[int]) -> Iterat
     for number in parts:
         for steps in range(1, problem.most_steps(number) + 1):
             yield predict(problem, costs, number, steps)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Rounds to be timed: tasks that are done before, those that are timed, and what these ask for."""
+
+    before: tuple[Task, ...]
+    timed: tuple[Task, ...]
+    load: Load
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """A method whose split may be left open, to be chosen by what the network at hand costs."""
+
+    def is_open(self) -> bool:
+        """Whether something is left to be chosen by measured costs."""
+
+    def trials(self, workers: int, turn: int) -> tuple[Trial, ...]:
+        """Rounds of this method that tell what it costs, a few seconds in all; other results every turn."""
+
+    def settled(self, costs: Costs) -> MethodSpec:
+        """This method with the choice made, so that the costs need not be known any more."""
+
+    def expected_s(self, costs: Costs) -> float:
+        """Expected wall time of one realisation, seconds."""

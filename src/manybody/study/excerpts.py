@@ -15,9 +15,9 @@ from manybody.core import catalog
 from manybody.core.digest import canonical_json
 from manybody.core.split import ReadsParts
 from manybody.core.task import Output, Task
+from manybody.numerics.rounds import CUT_WORTH
 from manybody.store.objects import ObjectStore
 
-WORTH = 0.5  # an excerpt is cut where it has at most this share of the bytes: it has to be read, written and kept for a while
 MARK = "excerpt of"  # in the document of an excerpt: the digest of the result
 
 Rows = Mapping[str, slice]
@@ -66,6 +66,8 @@ class Excerpts:
     def _excerpt(self, need: str, whole: str, rows: Rows) -> str:
         found = self._cut.get((whole, _name(rows)))
         if found is None or not (found == whole or self._objects.has(found)):
+            if rows not in self._readers[need]:
+                self._readers[need].append(rows)
             self._cut_all(need, whole)
             found = self._cut[whole, _name(rows)]
         return found
@@ -78,7 +80,7 @@ class Excerpts:
             arrays = {
                 name: np.ascontiguousarray(output.arrays[name][kept]) for name, kept in rows.items() if name in output.arrays
             }
-            worth = sum(array.nbytes for array in arrays.values()) <= WORTH * size
+            worth = sum(array.nbytes for array in arrays.values()) <= CUT_WORTH * size
             marked = {**output.document, MARK: whole}  # so that no result ever has the same bytes, and would be removed
             self._cut[whole, _name(rows)] = self._objects.put(Output(arrays, marked)).digest if worth else whole
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from manybody.study.conduct import Conductor, Tally
 from manybody.study.expand import expand
 from manybody.study.gangs import refuse_impossible_gangs
 from manybody.study.measure import Measured
+from manybody.study.tune import Stopwatch, tune
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,13 @@ def run_study(study: Study, options: RunOptions, listener: Listener) -> Outcome:
     wall time is over, `StoreError` where results cannot be kept; KeyboardInterrupt goes through.
     """
     begin = time.monotonic()
-    plan = expand(study)
+    home = Home(options.home)
+    tuned = tune(study, home, options.network, options.workers, options.fresh)
+    study = tuned.study
+    plan = replace(expand(study), notes=tuned.notes)
+    watch = Stopwatch(plan, listener)
     out = options.out or Path("runs") / f"{study.name}-{study.digest[:8]}"
     out.mkdir(parents=True, exist_ok=True)
-    home = Home(options.home)
     origin = provenance()
     with closing(home.ledger()) as ledger:
         ledger.record_study(study)
@@ -85,8 +89,9 @@ def run_study(study: Study, options: RunOptions, listener: Listener) -> Outcome:
             if options.fresh:
                 for task in plan.tasks:
                     ledger.withdraw(task.digest, "computed afresh on request")
-            tally, results = _compute_all(plan, run, ledger, home, options, listener)
+            tally, results = _compute_all(plan, run, ledger, home, options, watch)
             told = origin | {"tasks": f"{tally.total}: {tally.computed} computed in this run, {tally.cached} kept from before"}
+            told |= tuned.told(watch.seconds)
             certificate, certificate_path, report_path = certify(
                 plan, Measured(plan, results, home.objects), out, told, options.command
             )

@@ -13,9 +13,10 @@ from manybody.core.spec import Spec, refuse
 from manybody.core.study import Realisation
 from manybody.core.task import Task
 from manybody.engines.fields.known_answers import exact_averages, stability_limit
-from manybody.engines.fields.layout import Layout, rows_read
+from manybody.engines.fields.layout import GATHER_S, Layout, rows_read
 from manybody.engines.fields.parts import STEP_HALO, Course, Grid, Moment, Precision
-from manybody.numerics.rounds import Costs, Prediction, SplitProblem, choose, predict
+from manybody.engines.fields.trials import trials
+from manybody.numerics.rounds import Costs, Prediction, SplitProblem, Trial, choose, predict
 
 ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24}  # largest relative error of one rounded operation
 CELL_BYTES = {"float64": 8, "float32": 4}
@@ -226,6 +227,26 @@ class FiniteVolume(MethodSpec):
     def reads(cls, task: Task, name: str) -> Mapping[str, slice] | None:
         """Rounds read only edges of their neighbours' slabs (`core.split.ReadsParts`)."""
         return rows_read(task, name)
+
+    def is_open(self) -> bool:
+        """Whether the steps of a round are left to be chosen by measured costs (`numerics.rounds.Tunable`)."""
+        return self.run == "rounds" and self.steps_per_round == "auto" and self.costs is None
+
+    def trials(self, workers: int, turn: int) -> tuple[Trial, ...]:
+        """Rounds of small fields that tell what the network costs; other fields every turn."""
+        return trials(self, AdvectedField(waves=(Wave(cycles_x=1, cycles_y=1, phase=float(turn)),)), workers)
+
+    def settled(self, costs: Costs) -> FiniteVolume:
+        """This method with the steps of a round chosen by `costs`."""
+        chosen = self.model_copy(update={"costs": costs}).split.steps_per_round
+        return type(self).model_validate(self.document() | {"steps_per_round": chosen})
+
+    def expected_s(self, costs: Costs) -> float:
+        """Expected wall time of all rounds and of gathering the samples, seconds."""
+        split = self.model_copy(update={"costs": costs}).split
+        cells = self.rows * self.columns
+        gathering = costs.dispatch_s + costs.latency_s + cells * (GATHER_S + 2 * self.cell_bytes / costs.bytes_per_s)
+        return self.samples * split.total_s + (self.samples + 1) * gathering
 
     def conserves(self, system: SystemSpec) -> tuple[Conserved, ...]:
         """The mean of the field: what leaves a cell enters its neighbour."""
