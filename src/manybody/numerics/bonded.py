@@ -105,17 +105,17 @@ SIZES: dict[Form, tuple[int, int]] = {
 
 
 # --- the compiled path -----------------------------------------------------------------------------------------
+# A form is told by its number, not by a function handed over: a kernel that closes over another is compiled in every process.
+
+_FORMS: tuple[Form, ...] = tuple(SIZES)
+_FENE, _RYCKAERT_BELLEMANS, _IMPROPER = 1, 4, 5
 
 
 @kernel
-def _harmonic(q: float, p: Array) -> tuple[float, float]:
-    """Energy and its derivative by q; p = k, q0."""
-    return 0.5 * p[0] * (q - p[1]) ** 2, p[0] * (q - p[1])
-
-
-@kernel
-def _fene(r: float, p: Array) -> tuple[float, float]:
-    """p = k, longest. NaN where the bond is torn, which stops a run."""
+def _stretch_energy(form: int, r: float, p: Array) -> tuple[float, float]:
+    """Energy and its derivative by r. NaN where a bond of finite length is torn, which stops a run."""
+    if form != _FENE:
+        return 0.5 * p[0] * (r - p[1]) ** 2, p[0] * (r - p[1])
     left = 1.0 - (r / p[1]) ** 2
     if not left > 0.0:
         return math.nan, math.nan
@@ -123,29 +123,20 @@ def _fene(r: float, p: Array) -> tuple[float, float]:
 
 
 @kernel
-def _periodic(phi: float, p: Array) -> tuple[float, float]:
-    """p = k, n, phase."""
+def _turn_energy(form: int, phi: float, p: Array) -> tuple[float, float]:
+    """Energy and its derivative by phi."""
+    if form == _RYCKAERT_BELLEMANS:
+        cosine, value, slope = -math.cos(phi), p[5], 0.0
+        for n in range(4, -1, -1):
+            slope = slope * cosine + value
+            value = value * cosine + p[n]
+        return value, slope * math.sin(phi)
+    if form == _IMPROPER:
+        turn = phi - p[1]
+        turn -= 2.0 * math.pi * np.rint(turn / (2.0 * math.pi))
+        return 0.5 * p[0] * turn * turn, p[0] * turn
     turn = p[1] * phi - p[2]
     return p[0] * (1.0 + math.cos(turn)), -p[0] * p[1] * math.sin(turn)
-
-
-@kernel
-def _ryckaert_bellemans(phi: float, p: Array) -> tuple[float, float]:
-    """p = c0 .. c5."""
-    cosine = -math.cos(phi)
-    value, slope = p[5], 0.0
-    for n in range(4, -1, -1):
-        slope = slope * cosine + value
-        value = value * cosine + p[n]
-    return value, slope * math.sin(phi)
-
-
-@kernel
-def _improper(phi: float, p: Array) -> tuple[float, float]:
-    """p = k, phi0."""
-    turn = phi - p[1]
-    turn -= 2.0 * math.pi * np.rint(turn / (2.0 * math.pi))
-    return 0.5 * p[0] * turn * turn, p[0] * turn
 
 
 @kernel
@@ -160,95 +151,74 @@ def _dot(a: Array, b: Array) -> float:
     return float(a[0] * b[0] + a[1] * b[1] + a[2] * b[2])
 
 
-def _stretch_kernel(term: Callable[[float, Array], tuple[float, float]]) -> Callable[..., float]:
-    """The sum of an energy of distances, and its forces."""
-
-    @kernel
-    def stretch(x: Array, atoms: Indices, parameters: Array, f: Array) -> float:
-        """Energy of all terms; forces are added to f [atoms, 3]."""
-        total, a = 0.0, np.empty(3)
-        for t in range(atoms.shape[0]):
-            i, j = atoms[t, 0], atoms[t, 1]
-            for d in range(3):
-                a[d] = x[j, d] - x[i, d]
-            r = math.sqrt(_dot(a, a))
-            energy, slope = term(r, parameters[t])
-            total += energy
-            for d in range(3):
-                pull = slope * a[d] / r
-                f[i, d] += pull
-                f[j, d] -= pull
-        return total
-
-    return stretch
+@kernel
+def stretch(form: int, x: Array, atoms: Indices, parameters: Array, f: Array) -> float:
+    """The energy of terms of two atoms; forces are added to f [atoms, 3]."""
+    total, a = 0.0, np.empty(3)
+    for t in range(atoms.shape[0]):
+        i, j = atoms[t, 0], atoms[t, 1]
+        for d in range(3):
+            a[d] = x[j, d] - x[i, d]
+        r = math.sqrt(_dot(a, a))
+        energy, slope = _stretch_energy(form, r, parameters[t])
+        total += energy
+        for d in range(3):
+            pull = slope * a[d] / r
+            f[i, d] += pull
+            f[j, d] -= pull
+    return total
 
 
-def _bend_kernel(term: Callable[[float, Array], tuple[float, float]]) -> Callable[..., float]:
-    """The sum of an energy of angles, and its forces."""
-
-    @kernel
-    def bend(x: Array, atoms: Indices, parameters: Array, f: Array) -> float:
-        """Energy of all terms; forces are added to f [atoms, 3]."""
-        total, a, b, normal, over_a, over_b = 0.0, np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.empty(3)
-        for t in range(atoms.shape[0]):
-            i, j, k = atoms[t, 0], atoms[t, 1], atoms[t, 2]
-            for d in range(3):
-                a[d], b[d] = x[i, d] - x[j, d], x[k, d] - x[j, d]
-            _cross(a, b, normal)
-            width = max(math.sqrt(_dot(normal, normal)), 1e-30)  # 0 on a straight line, where the force has no direction
-            energy, slope = term(math.atan2(width, _dot(a, b)), parameters[t])
-            total += energy
-            _cross(a, normal, over_a)
-            _cross(b, normal, over_b)
-            scale_a, scale_b = slope / (_dot(a, a) * width), slope / (_dot(b, b) * width)
-            for d in range(3):
-                pull_a, pull_b = -scale_a * over_a[d], scale_b * over_b[d]
-                f[i, d] += pull_a
-                f[j, d] -= pull_a + pull_b
-                f[k, d] += pull_b
-        return total
-
-    return bend
+@kernel
+def bend(form: int, x: Array, atoms: Indices, parameters: Array, f: Array) -> float:
+    """The energy of terms of three atoms, all harmonic in the angle; forces are added to f [atoms, 3]."""
+    total, a, b, normal, over_a, over_b = 0.0, np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.empty(3)
+    for t in range(atoms.shape[0]):
+        i, j, k = atoms[t, 0], atoms[t, 1], atoms[t, 2]
+        for d in range(3):
+            a[d], b[d] = x[i, d] - x[j, d], x[k, d] - x[j, d]
+        _cross(a, b, normal)
+        width = max(math.sqrt(_dot(normal, normal)), 1e-30)  # 0 on a straight line, where the force has no direction
+        gap = math.atan2(width, _dot(a, b)) - parameters[t, 1]
+        total += 0.5 * parameters[t, 0] * gap * gap
+        slope = parameters[t, 0] * gap
+        _cross(a, normal, over_a)
+        _cross(b, normal, over_b)
+        scale_a, scale_b = slope / (_dot(a, a) * width), slope / (_dot(b, b) * width)
+        for d in range(3):
+            pull_a, pull_b = -scale_a * over_a[d], scale_b * over_b[d]
+            f[i, d] += pull_a
+            f[j, d] -= pull_a + pull_b
+            f[k, d] += pull_b
+    return total
 
 
-def _turn_kernel(term: Callable[[float, Array], tuple[float, float]]) -> Callable[..., float]:
-    """The sum of an energy of dihedral angles, and its forces."""
-
-    @kernel
-    def turn(x: Array, atoms: Indices, parameters: Array, f: Array) -> float:
-        """Energy of all terms; forces are added to f [atoms, 3]."""
-        total, a, b, c, first, second = 0.0, np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.empty(3)
-        for t in range(atoms.shape[0]):
-            i, j, k, m = atoms[t, 0], atoms[t, 1], atoms[t, 2], atoms[t, 3]
-            for d in range(3):
-                a[d], b[d], c[d] = x[j, d] - x[i, d], x[k, d] - x[j, d], x[m, d] - x[k, d]
-            _cross(a, b, first)
-            _cross(b, c, second)
-            width = math.sqrt(_dot(b, b))
-            energy, slope = term(math.atan2(width * _dot(a, second), _dot(first, second)), parameters[t])
-            total += energy
-            for_i, for_m = slope * width / _dot(first, first), slope * width / _dot(second, second)
-            along_a, along_c = _dot(a, b) / (width * width), _dot(c, b) / (width * width)
-            for d in range(3):
-                pull_i, pull_m = for_i * first[d], -for_m * second[d]
-                shift = along_a * pull_i - along_c * pull_m
-                f[i, d] += pull_i
-                f[j, d] -= pull_i + shift
-                f[k, d] += shift - pull_m
-                f[m, d] += pull_m
-        return total
-
-    return turn
+@kernel
+def turn(form: int, x: Array, atoms: Indices, parameters: Array, f: Array) -> float:
+    """The energy of terms of four atoms; forces are added to f [atoms, 3]."""
+    total, a, b, c, first, second = 0.0, np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.empty(3)
+    for t in range(atoms.shape[0]):
+        i, j, k, m = atoms[t, 0], atoms[t, 1], atoms[t, 2], atoms[t, 3]
+        for d in range(3):
+            a[d], b[d], c[d] = x[j, d] - x[i, d], x[k, d] - x[j, d], x[m, d] - x[k, d]
+        _cross(a, b, first)
+        _cross(b, c, second)
+        width = math.sqrt(_dot(b, b))
+        energy, slope = _turn_energy(form, math.atan2(width * _dot(a, second), _dot(first, second)), parameters[t])
+        total += energy
+        for_i, for_m = slope * width / _dot(first, first), slope * width / _dot(second, second)
+        along_a, along_c = _dot(a, b) / (width * width), _dot(c, b) / (width * width)
+        for d in range(3):
+            pull_i, pull_m = for_i * first[d], -for_m * second[d]
+            shift = along_a * pull_i - along_c * pull_m
+            f[i, d] += pull_i
+            f[j, d] -= pull_i + shift
+            f[k, d] += shift - pull_m
+            f[m, d] += pull_m
+    return total
 
 
-_KERNELS: dict[Form, Callable[..., float]] = {
-    "harmonic-bond": _stretch_kernel(_harmonic),
-    "fene-bond": _stretch_kernel(_fene),
-    "harmonic-angle": _bend_kernel(_harmonic),
-    "periodic-torsion": _turn_kernel(_periodic),
-    "ryckaert-bellemans": _turn_kernel(_ryckaert_bellemans),
-    "harmonic-improper": _turn_kernel(_improper),
-}
+_KERNELS = {2: stretch, 3: bend, 4: turn}
 
 
 @dataclass(frozen=True)
@@ -268,7 +238,8 @@ class BondedTerms:
 
     def add_forces(self, positions: Array, forces: Array) -> float:
         """The energy of all terms; their forces are added to `forces` [atoms, 3]."""
-        return float(_KERNELS[self.form](positions, self.atoms, self.parameters, forces))
+        run = _KERNELS[self.atoms.shape[1]]
+        return float(run(_FORMS.index(self.form), positions, self.atoms, self.parameters, forces))
 
     def energy(self, positions: Tensor) -> Tensor:
         """The same energy in plain torch, differentiable: the oracle of the kernel.  positions: [atoms, 3]; returns []."""

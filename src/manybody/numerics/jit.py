@@ -56,6 +56,15 @@ def exact_kernel(function: Callable[P, R]) -> Callable[P, R]:
     return cast("Callable[P, R]", compile_(function))
 
 
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """Splice a function into the kernels that call it, so that a number they are made with is a constant in it too.
+
+    Such a number must not come through a kernel that another one closes over: that is compiled anew in every process.
+    """
+    compile_ = numba.njit(inline="always", fastmath=FASTMATH, error_model="numpy", nogil=True)
+    return cast("Callable[P, R]", compile_(function))
+
+
 def parallel_kernel(function: Callable[P, R]) -> Callable[P, R]:
     """As `kernel`, with `numba.prange` loops spread over threads."""
     compile_ = numba.njit(cache=True, fastmath=FASTMATH, error_model="numpy", nogil=True, parallel=True)

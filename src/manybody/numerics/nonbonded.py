@@ -29,6 +29,8 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 COULOMB = 138.93545764438198  # e^2 N_A / (4 pi epsilon_0), kJ nm / (mol e^2); CODATA 2018
+LANES = 8  # double-precision numbers in the widest SIMD register
+FAR = 1e6  # where atoms stand that only fill up a register, nm
 _NODES = 64  # of the quadrature over the switch: a polynomial times a power law, exact to round-off
 
 # --- the formulas ----------------------------------------------------------------------------------------------
@@ -146,39 +148,92 @@ def listed_pairs(
 
 
 @kernel
-def near_pairs(
-    extended: Array, order: NDArray[np.int32], source: NDArray[np.int32], first: NDArray[np.int32], start: NDArray[np.int64],
-    entries: NDArray[np.int32], names: Indices, species: Indices, charges: Array, c12: Array, c6: Array,
-    begin: float, cutoff: float, k: float, c: float, f: Array,
-) -> tuple[float, float, float]:  # fmt: skip
-    """Lennard-Jones energy, Coulomb energy and virial of all pairs of a neighbour list; forces are added to f [atoms, 3].
+def _gather(
+    x: Array, charges: Array, entries: NDArray[np.int32], low: int, high: int, near: Array, members: NDArray[np.int32]
+) -> int:  # fmt: skip
+    """Copy the neighbours entries[low:high] and their charges into near [4, :], filled up with atoms far away; its length."""
+    count = high - low
+    padded = (count + LANES - 1) // LANES * LANES
+    for m in range(count):
+        j = entries[low + m]
+        members[m] = j
+        near[0, m], near[1, m], near[2, m], near[3, m] = x[0, j], x[1, j], x[2, j], charges[j]
+    for m in range(count, padded):
+        members[m] = entries[low] if count else 0
+        near[0, m], near[1, m], near[2, m], near[3, m] = FAR, FAR, FAR, 0.0
+    return padded
 
-    extended [3, listed atoms + ghosts]; `names` says which atom a listed one is; species and charges (times sqrt K) are
-    [atoms]; c12, c6 [species, species].
+
+@kernel
+def _pull_one(
+    x: float, y: float, z: float, charge: float, near: Array, near12: Array, near6: Array, count: int,
+    begin: float, narrow: float, cutoff: float, k: float, c: float,
+) -> tuple[float, float, float, float, float, float]:  # fmt: skip
+    """Force, Lennard-Jones energy, Coulomb energy and virial of one atom with `count` others; as `_pair`, without branches.
+
+    `narrow` is the inverse width of the switch, 0 where there is none.
     """
+    near_x, near_y, near_z, near_q = near[0], near[1], near[2], near[3]
+    limit = cutoff * cutoff
+    fx = fy = fz = lennard_jones = coulomb = virial = 0.0
+    for m in range(count):
+        dx, dy, dz = x - near_x[m], y - near_y[m], z - near_z[m]
+        r2 = dx * dx + dy * dy + dz * dz
+        inside = (r2 <= limit) & (r2 > 0.0)  # the atom itself is among its neighbours
+        r2 = r2 if inside else limit
+        product = charge * near_q[m] if inside else 0.0
+        c12 = near12[m] if inside else 0.0
+        c6 = near6[m] if inside else 0.0
+        inverse = 1.0 / r2
+        r = math.sqrt(r2)
+        over_r = r * inverse
+        sixth = inverse * inverse * inverse
+        u = (c12 * sixth - c6) * sixth
+        pull = (12.0 * c12 * sixth - 6.0 * c6) * sixth * inverse
+        t = (r - begin) * narrow
+        t = t if t > 0.0 else 0.0
+        factor = 1.0 - t * t * t * (10.0 - 15.0 * t + 6.0 * t * t)
+        steep = 30.0 * t * t * (1.0 - t) * (1.0 - t) * narrow
+        pull = pull * factor + u * steep * over_r
+        lennard_jones += u * factor
+        coulomb += product * (over_r + k * r2 - c)
+        pull += product * (inverse * over_r - 2.0 * k)
+        virial += pull * r2
+        fx += pull * dx
+        fy += pull * dy
+        fz += pull * dz
+    return fx, fy, fz, lennard_jones, coulomb, virial
+
+
+@kernel
+def near_pairs(
+    x: Array, charges: Array, species: Indices, order: NDArray[np.int32], first: NDArray[np.int32],
+    start: NDArray[np.int64], entries: NDArray[np.int32], widest: int, c12: Array, c6: Array,
+    begin: float, narrow: float, cutoff: float, k: float, c: float, f: Array,
+) -> tuple[float, float, float]:  # fmt: skip
+    """Lennard-Jones energy, Coulomb energy and virial of all pairs of a neighbour list; forces go into f [atoms, 3].
+
+    x [3, atoms + ghosts], charges (times sqrt K) and species [atoms + ghosts] are in the order of the list; f is not. The
+    rows of the tables that a species needs are laid out next to its neighbours, once for atoms of one species in a row.
+    """
+    near, near12, near6 = np.empty((4, widest + LANES)), np.empty(widest + LANES), np.empty(widest + LANES)
+    members = np.empty(widest + LANES, np.int32)
     lennard_jones = coulomb = virial = 0.0
     for cluster in range(first.size - 1):
+        count = _gather(x, charges, entries, start[cluster], start[cluster + 1], near, members)
+        laid_out = -1
         for a in range(first[cluster], first[cluster + 1]):
-            i = names[order[a]]
-            row12, row6, charge = c12[species[i]], c6[species[i]], charges[i]
-            fx = fy = fz = 0.0
-            for m in range(start[cluster], start[cluster + 1]):
-                b = entries[m]
-                dx, dy, dz = extended[0, a] - extended[0, b], extended[1, a] - extended[1, b], extended[2, a] - extended[2, b]
-                r2 = dx * dx + dy * dy + dz * dz
-                if r2 > cutoff * cutoff or b == a:
-                    continue
-                j = names[order[b if b < order.size else source[b - order.size]]]
-                u, w, pull = _pair(r2, charge * charges[j], row12[species[j]], row6[species[j]], begin, cutoff, k, c)
-                lennard_jones += u
-                coulomb += w
-                virial += pull * r2
-                fx += pull * dx
-                fy += pull * dy
-                fz += pull * dz
-            f[i, 0] += fx
-            f[i, 1] += fy
-            f[i, 2] += fz
+            if species[a] != laid_out:
+                laid_out = species[a]
+                for m in range(count):
+                    near12[m], near6[m] = c12[laid_out, species[members[m]]], c6[laid_out, species[members[m]]]
+            fx, fy, fz, u, w, share = _pull_one(
+                x[0, a], x[1, a], x[2, a], charges[a], near, near12, near6, count, begin, narrow, cutoff, k, c
+            )
+            lennard_jones += u
+            coulomb += w
+            virial += share
+            f[order[a], 0], f[order[a], 1], f[order[a], 2] = fx, fy, fz
     return 0.5 * lennard_jones, 0.5 * coulomb, 0.5 * virial
 
 
@@ -237,14 +292,18 @@ class CutPairs:
 
         `near` is a list of positions[members]; the pairs `left_out` are whole and do not interact.
         """
-        x = positions[members][near.order].T - near.offset
-        extended = np.concatenate([x, x[:, near.source] + near.shift], axis=1)
+        names = members[near.order]
+        everyone = np.concatenate([names, names[near.source]])
+        inside = positions[names].T - near.offset
+        x = np.concatenate([inside, inside[:, near.source] + near.shift], axis=1)
         k, c = self.field
-        charges = math.sqrt(COULOMB) * self.charges
+        narrow = 0.0 if self.begin >= self.cutoff else 1.0 / (self.cutoff - self.begin)
+        own = np.empty((len(members), 3))
         found = near_pairs(
-            extended, near.order, near.source, near.first, near.start, near.entries, members, self.species, charges,
-            self.c12, self.c6, self.begin, self.cutoff, k, c, forces,
+            x, math.sqrt(COULOMB) * self.charges[everyone], self.species[everyone], near.order, near.first,
+            near.start, near.entries, near.widest, self.c12, self.c6, self.begin, narrow, self.cutoff, k, c, own,
         )  # fmt: skip
+        forces[members] += own
         off = listed_pairs(
             positions, left_out.atoms, left_out.products, left_out.c12, left_out.c6, self.begin, self.cutoff, k, c, forces, -1.0
         )

@@ -54,13 +54,15 @@ def subtract_excluded(
 ) -> float:  # fmt: skip
     """Take (1 - kept) q_i q_j / r of each pair's nearest image off, in place; returns the energy that this adds."""
     energy = 0.0
-    d = np.empty(3)
+    d, hops = np.empty(3), np.empty(3)
     for n in range(len(kept)):
         i, j = pairs[n, 0], pairs[n, 1]
         for a in range(3):
             d[a] = positions[i, a] - positions[j, a]
-        hops = np.rint(d @ inverse)
-        d -= hops @ cell
+        for b in range(3):
+            hops[b] = np.rint(d[0] * inverse[0, b] + d[1] * inverse[1, b] + d[2] * inverse[2, b])
+        for a in range(3):
+            d[a] -= hops[0] * cell[0, a] + hops[1] * cell[1, a] + hops[2] * cell[2, a]
         square = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
         share = (kept[n] - 1.0) / math.sqrt(square)
         energy += share * charges[i] * charges[j]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.special import erf
 from torch import Tensor
 
-from manybody.numerics.jit import kernel
+from manybody.numerics.jit import inlined, kernel
 from manybody.numerics.lattice_list import LatticeList
 
 Array = NDArray[np.float64]
@@ -108,72 +108,62 @@ def _gather_row(
     return padded
 
 
-def _pull_kernel(terms: int) -> Callable[..., tuple[float, float, float, float]]:
-    """The innermost loop for a polynomial of `terms` coefficients: their number has to be known when it is compiled."""
-
-    @kernel
-    def pull_one(
-        x: float, y: float, z: float, near: Reals, count: int, constants: Constants, c: Reals
-    ) -> tuple[float, float, float, float]:
-        """Force and potential of `count` neighbours on one unit charge at x, y, z."""
-        near_x, near_y, near_z, near_q = near[0], near[1], near[2], near[3]
-        limit, scale, alpha, steep, one, zero = constants
-        fx = fy = fz = potential = zero
-        for k in range(count):
-            dx, dy, dz = x - near_x[k], y - near_y[k], z - near_z[k]
-            r2 = dx * dx + dy * dy + dz * dz
-            inside = (r2 < limit) & (r2 > zero)
-            r2 = r2 if inside else limit
-            q = near_q[k] if inside else zero
-            s = r2 * scale - one
-            inverse = one / math.sqrt(r2)
-            value, slope = c[0], zero
-            for n in range(1, terms):
-                slope = slope * s + value
-                value = value * s + c[n]
-            pull = q * (inverse * inverse * inverse + steep * slope)
-            potential += q * (inverse - alpha * value)
-            fx += pull * dx
-            fy += pull * dy
-            fz += pull * dz
-        return fx, fy, fz, potential
-
-    return pull_one
+@inlined
+def _pull_one(
+    x: float, y: float, z: float, near: Reals, count: int, constants: Constants, c: Reals, terms: int
+) -> tuple[float, float, float, float]:
+    """Force and potential of `count` neighbours on one unit charge at x, y, z, by a polynomial of `terms` coefficients."""
+    near_x, near_y, near_z, near_q = near[0], near[1], near[2], near[3]
+    limit, scale, alpha, steep, one, zero = constants
+    fx = fy = fz = potential = zero
+    for k in range(count):
+        dx, dy, dz = x - near_x[k], y - near_y[k], z - near_z[k]
+        r2 = dx * dx + dy * dy + dz * dz
+        inside = (r2 < limit) & (r2 > zero)
+        r2 = r2 if inside else limit
+        q = near_q[k] if inside else zero
+        s = r2 * scale - one
+        inverse = one / math.sqrt(r2)
+        value, slope = c[0], zero
+        for n in range(1, terms):
+            slope = slope * s + value
+            value = value * s + c[n]
+        pull = q * (inverse * inverse * inverse + steep * slope)
+        potential += q * (inverse - alpha * value)
+        fx += pull * dx
+        fy += pull * dy
+        fz += pull * dz
+    return fx, fy, fz, potential
 
 
-def _squeeze_kernel(terms: int) -> Callable[..., tuple[float, float, float, float, float, float]]:
-    """As `_pull_kernel`, for the virial."""
-
-    @kernel
-    def squeeze_one(
-        x: float, y: float, z: float, near: Reals, count: int, constants: Constants, c: Reals
-    ) -> tuple[float, float, float, float, float, float]:
-        """sum_j q_j (force / distance) d_a d_b of one unit charge, for ab = xx, yy, zz, yz, xz, xy."""
-        near_x, near_y, near_z, near_q = near[0], near[1], near[2], near[3]
-        limit, scale, _, steep, one, zero = constants
-        xx = yy = zz = yz = xz = xy = zero
-        for k in range(count):
-            dx, dy, dz = x - near_x[k], y - near_y[k], z - near_z[k]
-            r2 = dx * dx + dy * dy + dz * dz
-            inside = (r2 < limit) & (r2 > zero)
-            r2 = r2 if inside else limit
-            q = near_q[k] if inside else zero
-            s = r2 * scale - one
-            inverse = one / math.sqrt(r2)
-            value, slope = c[0], zero
-            for n in range(1, terms):
-                slope = slope * s + value
-                value = value * s + c[n]
-            pull = q * (inverse * inverse * inverse + steep * slope)
-            xx += pull * dx * dx
-            yy += pull * dy * dy
-            zz += pull * dz * dz
-            yz += pull * dy * dz
-            xz += pull * dx * dz
-            xy += pull * dx * dy
-        return xx, yy, zz, yz, xz, xy
-
-    return squeeze_one
+@inlined
+def _squeeze_one(
+    x: float, y: float, z: float, near: Reals, count: int, constants: Constants, c: Reals, terms: int
+) -> tuple[float, float, float, float, float, float]:
+    """sum_j q_j (force / distance) d_a d_b of one unit charge, for ab = xx, yy, zz, yz, xz, xy."""
+    near_x, near_y, near_z, near_q = near[0], near[1], near[2], near[3]
+    limit, scale, _, steep, one, zero = constants
+    xx = yy = zz = yz = xz = xy = zero
+    for k in range(count):
+        dx, dy, dz = x - near_x[k], y - near_y[k], z - near_z[k]
+        r2 = dx * dx + dy * dy + dz * dz
+        inside = (r2 < limit) & (r2 > zero)
+        r2 = r2 if inside else limit
+        q = near_q[k] if inside else zero
+        s = r2 * scale - one
+        inverse = one / math.sqrt(r2)
+        value, slope = c[0], zero
+        for n in range(1, terms):
+            slope = slope * s + value
+            value = value * s + c[n]
+        pull = q * (inverse * inverse * inverse + steep * slope)
+        xx += pull * dx * dx
+        yy += pull * dy * dy
+        zz += pull * dz * dz
+        yz += pull * dy * dz
+        xz += pull * dx * dz
+        xy += pull * dx * dy
+    return xx, yy, zz, yz, xz, xy
 
 
 @kernel
@@ -195,8 +185,7 @@ def _extend(
 
 @cache
 def _direct_kernel(terms: int) -> Callable[..., None]:
-    """The direct sum over all clusters, compiled for one number of coefficients."""
-    pull_one, squeeze_one = _pull_kernel(terms), _squeeze_kernel(terms)
+    """The direct sum over all clusters: the number of coefficients has to be known when it is compiled."""
 
     @kernel
     def direct(
@@ -216,11 +205,11 @@ def _direct_kernel(terms: int) -> Callable[..., None]:
                 for d in range(3):
                     own[d] = extended[d, i] - centre[d]  # rounded as the neighbours are: distance zero stays zero
                 name, q = order[i], charges[i]
-                fx, fy, fz, potential = pull_one(own[0], own[1], own[2], near, count, constants, c)
+                fx, fy, fz, potential = _pull_one(own[0], own[1], own[2], near, count, constants, c, terms)
                 forces[name, 0], forces[name, 1], forces[name, 2] = q * fx, q * fy, q * fz
                 potentials[name] = potential
                 if squeeze:
-                    share = squeeze_one(own[0], own[1], own[2], near, count, constants, c)
+                    share = _squeeze_one(own[0], own[1], own[2], near, count, constants, c, terms)
                     for d in range(6):
                         virials[cluster, d] += 0.5 * q * share[d]
 

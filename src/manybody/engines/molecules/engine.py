@@ -27,7 +27,7 @@ from manybody.numerics.constraints import ConstraintError
 from manybody.numerics.integrators import LANGEVIN, NO_BATH, RESCALING, HeatBath, rescaling_factor
 from manybody.numerics.nonbonded import CutPairs
 
-SKIN = 0.1  # nm that the neighbour lists reach further than the cutoffs: speed, not physics
+SKIN = 0.15  # nm that the neighbour lists reach further than the cutoffs: speed, not physics
 LONGEST_STEP = 0.1  # nm that no atom of a sound run moves in one step
 CALIBRATION = Key.from_seed(0, "particle-mesh Ewald")  # the configuration its error is measured on is the same everywhere
 

@@ -108,7 +108,7 @@ class ForceField:
         virial += share + self.correction[1]
         if self.ewald is not None:
             found = self.ewald.evaluate(positions, near.ewald)
-            forces += found.forces
+            forces += found.forces - found.forces.mean(axis=0)  # a mesh, and single precision, push the box about a little
             energies["coulomb"] += found.energy
             virial += found.energy  # the energy goes as one over length, so the virial is the energy
         return Evaluation(energies, forces, virial)
@@ -132,8 +132,6 @@ def _listed(positions: Array, pairs: ListedPairs, forces: Array) -> tuple[float,
 def ewald_plan(topology: Topology, box: Array, positions: Array, force_error: float, skin: float) -> PMEPlan:
     """Particle-mesh Ewald whose force error is `force_error` of the forces between molecules at `positions`."""
     excluded = Exclusions(topology.excluded, np.zeros(len(topology.excluded)))
-    plan = PMEPlan.for_accuracy(
+    return PMEPlan.for_accuracy(
         topology.charges, np.diag(box), force_error, positions, skin, coulomb_constant=COULOMB, exclusions=excluded
     )
-    plan.remove_net_force = True  # a mesh pushes the whole box about a little
-    return plan

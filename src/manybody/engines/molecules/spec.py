@@ -88,7 +88,7 @@ class Molecule(SystemSpec):
     temperature: Temperature = Field(gt=0, examples=[300 * KELVIN], description="temperature")
     topology: str = Field("alanine-dipeptide.prmtop", description="an Amber prmtop: a file of yours, or the name of one shipped")
     coordinates: str = Field("alanine-dipeptide.inpcrd", description="its inpcrd or rst7: a file of yours, or one shipped")
-    rigid: Rigid = Field("none", description="`h-bonds` keeps the bonds to hydrogen rigid, for steps of 2 fs; `none`")
+    rigid: Rigid = Field("h-bonds", description="`h-bonds` keeps the bonds to hydrogen rigid, for steps of 2 fs; `none`")
     content: str = Field("", description="SHA-256 of both files; leave it out, and it is found")
 
     @property
