@@ -276,7 +276,7 @@ class CheckSpec(NamedSpec, ABC):
 
 
 class NodeInfo(Spec):
-    """A machine that runs tasks."""
+    """A machine that runs tasks. `speed` is predicted cost done a second and worker, by method, as the machine measured it."""
 
     name: str
     workers: int
@@ -284,6 +284,7 @@ class NodeInfo(Spec):
     devices: tuple[str, ...] = ()
     memory_bytes: int = 0
     address: str = ""
+    speed: dict[str, float] = {}
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def keep(connection: Connection, member: int, left: Left, every_s: float) -> Kep
         return Kept("not held", "" if noted is not None or _is_needed(connection, left.digest) else left.digest)
     if row.checkpointed is not None and 0 <= now - row.checkpointed < every_s:
         return Kept("early", left.digest if left.digest != row.checkpoint else "")
-    noted = {
+    changes = {
         "checkpoint": left.digest,
         "checkpoint_nbytes": left.nbytes,
         "checkpoint_fraction": left.fraction,
@@ -57,7 +57,7 @@ def keep(connection: Connection, member: int, left: Left, every_s: float) -> Kep
         "checkpointed": now,
         "worker": left.worker,
     }
-    connection.execute(update(queue).where(wanted).values(noted))
+    connection.execute(update(queue).where(wanted).values(changes))
     replaced = row.checkpoint if row.checkpoint != left.digest and not _is_needed(connection, row.checkpoint) else ""
     return Kept("kept", replaced)
 

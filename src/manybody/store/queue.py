@@ -27,6 +27,7 @@ _STANDING = (
     "state", "worker", "progress", "result", "nbytes", "seconds", "reason",
     "checkpoint", "checkpoint_nbytes", "checkpoint_fraction",
 )  # fmt: skip
+TWIN = "-twin"  # an attempt that is named like another but for this is a second try of it: the first to finish counts
 _PAGE = 64  # rows looked at a time for one that a node may run
 
 
@@ -118,7 +119,7 @@ def submit(connection: Connection, wanted: Queued, refused: str = "", orphaned: 
         "avoid": canonical_json(sorted(wanted.avoid)),
         "owner": Owner.this().label,
         "state": "failed" if refused else "follows" if source else "waiting",
-        "source": source,
+        "source": source or (wanted.attempt.removesuffix(TWIN) if wanted.attempt.endswith(TWIN) else None),
         "reason": refused,
         "submitted": now,
         "ended": now if refused else None,
@@ -156,7 +157,8 @@ def _orphan(connection: Connection, wanted: Queued) -> str | None:
 
 def _unrecorded() -> ColumnElement[bool]:
     """Attempts that are running or finished and have not reached the ledger, neither themselves nor by one that follows."""
-    recorded = select(claims.c.id).where((claims.c.id == queue.c.attempt) & (claims.c.state == "finished"))
+    itself = claims.c.id.in_((queue.c.attempt, queue.c.source))  # `source` of one that does not follow: whose twin it is
+    recorded = select(claims.c.id).where(itself & (claims.c.state == "finished"))
     follower = queue.alias("follower")
     followed = select(follower.c.attempt).join(claims, claims.c.id == follower.c.attempt)
     followed = followed.where((follower.c.source == queue.c.attempt) & (claims.c.state == "finished"))
@@ -304,7 +306,8 @@ def drop_orphans(connection: Connection) -> int:
     """
     labels = connection.execute(select(queue.c.owner).where(queue.c.state == "waiting").distinct()).scalars()
     gone = [label for label in labels if (owner := Owner.parse(label)) is not None and owner.is_gone()]
-    overtaken = select(claims.c.id).where((claims.c.id == queue.c.attempt) & (claims.c.state != "running")).exists()
+    itself = claims.c.id.in_((queue.c.attempt, queue.c.source))
+    overtaken = select(claims.c.id).where(itself & (claims.c.state != "running")).exists()
     stale = or_(and_(queue.c.state == "waiting", queue.c.owner.in_(gone)), and_(queue.c.state == "waiting", overtaken))
     ended = {"state": "cancelled", "ended": time.time(), "reason": "nobody waits for it any more"}
     return connection.execute(update(queue).where(stale).values(ended)).rowcount

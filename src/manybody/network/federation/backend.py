@@ -128,7 +128,7 @@ class Federation:
             return [
                 NodeInfo(
                     name=member.name, workers=report.workers, threads=report.threads, devices=report.devices,
-                    memory_bytes=report.memory_bytes, address=str(report.provenance.get("host", "")),
+                    memory_bytes=report.memory_bytes, address=str(report.provenance.get("host", "")), speed=report.speed,
                 )
                 for member, report in self._live(connection)
             ]  # fmt: skip

@@ -1,0 +1,44 @@
+"""What finished tasks took, as the ledger knows it. Works inside a transaction of the caller's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sqlalchemy import Connection, select, tuple_
+
+from manybody.store.schema import provenances, results, tasks
+
+ENOUGH = 500  # of each kind: the newest tell most, and medians of more do not change
+
+
+@dataclass(frozen=True)
+class TimingRow:
+    """A finished task: method, stage, version, predicted cost (core-seconds), seconds, its worker, and the run's host."""
+
+    method: str
+    stage: str
+    version: str
+    cost: float
+    seconds: float
+    worker: str
+    host: str
+
+
+def newest_timings(connection: Connection, kinds: Iterable[tuple[str, str, str]], limit: int = ENOUGH) -> list[TimingRow]:
+    """The newest results of each kind of task (method, stage, version), up to `limit` of each, withdrawn ones too."""
+    columns = (tasks.c.method, tasks.c.stage, tasks.c.version, tasks.c.cost, results.c.seconds, results.c.worker)
+    query = select(*columns, provenances.c.document).join(results, results.c.task == tasks.c.digest).join(provenances)
+    found: list[TimingRow] = []
+    for kind in sorted(set(kinds)):
+        of_kind = query.where(tuple_(tasks.c.method, tasks.c.stage, tasks.c.version) == kind)
+        rows = connection.execute(of_kind.order_by(results.c.id.desc()).limit(limit))
+        found += [TimingRow(*row[:-1], _host(row[-1])) for row in rows]
+    return found
+
+
+@lru_cache(maxsize=256)
+def _host(document: str) -> str:
+    return str(json.loads(document).get("host", ""))

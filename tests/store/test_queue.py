@@ -1,0 +1,64 @@
+"""Second tries in the queue of the federation: one that has been recorded as its attempt is nobody's to take over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from manybody.core.study import Study
+from manybody.core.task import Task
+from manybody.store import queue
+from manybody.store.ledger import Ledger
+from manybody.store.liveness import Owner
+from manybody.store.queue import TWIN
+from manybody.store.schema import queue as rows
+
+STUDY = Study.model_validate(
+    {
+        "name": "twins",
+        "system": {"name": "lennard-jones-liquid", "temperature": 0.85, "density": 0.776},
+        "method": "molecular-dynamics",
+        "measures": ["potential-energy"],
+        "checks": ["conservation"],
+    }
+)
+TASK = Task(method="toy", stage="add", version="1", system={}, parameters={})
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
+        ledger.record_study(STUDY)
+        yield ledger
+
+
+def submit(ledger: Ledger, attempt: str) -> None:
+    with ledger.database.writing() as connection:
+        queue.submit(connection, queue.Queued(attempt, TASK, {}, frozenset(), 600.0))
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_result_of_a_second_try_is_taken_over_only_where_it_was_not_recorded(ledger: Ledger, recorded: bool) -> None:
+    """Its process is killed: what it had recorded under the attempt's own name is not computed, or counted, once more."""
+    run = ledger.begin_run(STUDY.digest, Path("out"), "test", {})
+    ledger.add_tasks(run, [TASK])
+    attempt = ledger.claim(run, TASK.digest).attempt
+    submit(ledger, attempt)
+    submit(ledger, attempt + TWIN)
+    gone = Owner(Owner.this().machine, Owner.this().pid, Owner.this().started - 1).label  # this number, in another life
+    with ledger.database.writing() as connection:
+        queue.cancel(connection, attempt)
+        ended = {"state": "finished", "result": "ab" * 32, "owner": gone}
+        connection.execute(update(rows).where(rows.c.attempt == attempt + TWIN).values(ended))
+    if recorded:
+        assert ledger.finish(attempt, "ab" * 32, 1, 1.0, "node/w", {})
+        ledger.withdraw(TASK.digest, "computed afresh on request")
+    submit(ledger, "later")
+    with ledger.database.reading() as connection:
+        found = queue.standings(connection, ["later"])
+        assert (queue.orphans(connection) == set()) == recorded
+    assert [each.state for each in found] == ([] if recorded else ["finished"])
