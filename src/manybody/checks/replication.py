@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from manybody.core.certificate import CheckKind, Finding, judge
+from manybody.core.errors import InputError, Problem
 from manybody.core.protocols import CheckSpec, Evidence
 from manybody.core.random import Key
 from manybody.core.study import Plan
@@ -26,7 +27,8 @@ class Replication(CheckSpec):
     count: int = Field(1, ge=1, description="how many of the study's tasks are computed twice")
 
     def tasks(self, plan: Plan) -> tuple[Task, ...]:
-        """Replicas of the drawn tasks."""
+        """Replicas of the drawn tasks. Raises `InputError` where a task's result is not the same on every honest node."""
+        _refuse_secrets(plan)
         originals = [task for run in plan.realisations for task in run.tasks]
         key = Key.from_seed(plan.study.seed, plan.study.digest, "replication")
         drawn = key.generator().choice(len(originals), size=min(self.count, len(originals)), replace=False)
@@ -61,3 +63,14 @@ class Replication(CheckSpec):
                 evidence={"replicas": rows, "chance that one wrong task escapes": 1 - len(rows) / total},
             )
         ]
+
+
+def _refuse_secrets(plan: Plan) -> None:
+    """Refuse tasks into which a secret of their node enters: a replica would differ though both nodes are honest."""
+    for run in plan.realisations:
+        method = run.point.method
+        for task in run.tasks:
+            if task.method == method.name and not method.repeatable(task.stage):
+                came = f"`{task.stage}` of {method.name} at {run.point.label}, into which a secret of the node enters"
+                remedy = "Leave `replication` out of the study."
+                raise InputError(Problem("check `replication`", "tasks that give equal bits on all honest nodes", came, remedy))

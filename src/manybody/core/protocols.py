@@ -95,6 +95,10 @@ class MethodSpec(NamedSpec, ABC):
         """Refuse (`core.spec.refuse`) a system whose parameters this method cannot run with its own; all suit by default."""
         return None
 
+    def demands(self) -> tuple[str, ...]:
+        """The checks without which no study with this method is accepted; none by default."""
+        return ()
+
     def repeatable(self, stage: str) -> bool:
         """Whether honest nodes of one kind give equal bits for a task of `stage`; not where a node's own secret enters."""
         return True
@@ -231,6 +235,10 @@ class MeasureSpec(NamedSpec, ABC):
     @abstractmethod
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """The samples of one realisation."""
+
+    def expected(self, point: Point, outputs: Sequence[Output]) -> np.ndarray | None:
+        """For a curve: what it should be, [bins] over the axis of the samples, to be drawn beside it; None by default."""
+        return None
 
     def exact(self, point: Point) -> ClosedForm | None:
         """What theory says that this measure gives at a point, where it is known and free of chance; None by default."""

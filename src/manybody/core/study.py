@@ -102,6 +102,10 @@ class Study(Spec):
         for index in range(len(self.sweep)):
             point = self.point(index)  # raises where a value is impossible there
             point.method.suits(point.system)
+            missing = [name for name in point.method.demands() if name not in {check.name for check in self.checks}]
+            if missing:
+                asked = f"`{missing[0]}`, which {point.method.name} at {point.label} asks for"
+                refuse("checks", asked, "none of that name", f"Add `- {missing[0]}`.")
         return self
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -165,14 +166,14 @@ def _rate(label: str, rounds: Rounds, reached: list[Tensor]) -> Finding:
     goal, bound = rounds.fixed_point, rounds.rate
     distances = [float(np.linalg.norm(theta - goal)) for theta in reached]
     floor = 1e4 * EPSILON * float(np.linalg.norm(goal)) * len(goal)  # below, distances are round-off
-    factors = [after / before for before, after in zip(distances, distances[1:], strict=False) if after > floor]
+    factors = [after / before for before, after in pairwise(distances) if after > floor]
     value = max(factors, default=0.0)
     mean = (distances[-1] / distances[0]) ** (1 / (len(distances) - 1)) if distances[0] > 0 else 0.0
     tolerance = bound * (1 + 1e-6)
     return Finding(
         name=f"rate at {label}",
         kind="convergence",
-        claim=f"every round takes the distance to the fixed point to at most {bound:.6g} of itself; on the way {mean:.4g} on average",
+        claim=f"every round takes the distance to the fixed point to at most {bound:.6g} of itself, {mean:.4g} on average",
         value=value,
         tolerance=tolerance,
         tolerance_from="the norm of the round's matrix, from the curvature of the parties' losses",

@@ -119,6 +119,10 @@ class FederatedLearning(MethodSpec):
         remedy = "Leave the check `convergence` out; `pooled` compares the rate with theory."
         raise InputError(Problem("convergence", "a method with an order of convergence", f"`{self.name}`", remedy))
 
+    def demands(self) -> tuple[str, ...]:
+        """What was spent of privacy, and what compression did, have to be stated where they are asked for."""
+        return (*(("privacy",) if self.privacy else ()), *(("exchange",) if self.exchange else ()))
+
     def repeatable(self, stage: str) -> bool:
         """Not `fit` with privacy: its noise needs a secret of the node."""
         return stage != "fit" or self.privacy is None

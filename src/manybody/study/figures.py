@@ -33,7 +33,7 @@ def draw_figures(plan: Plan, evidence: Evidence, found: Sequence[Answer]) -> lis
     axis = sweep_axis(plan)
     return [
         *(values_figure(group, axis) for group in numbers),
-        *(curves_figure(group) for group in curves),
+        *(curves_figure(group, expected_curves(group, plan, evidence)) for group in curves),
         *conserved_figures(plan, evidence),
         *(series_figure(group[0].measure.name, group, plan, evidence) for group in numbers),
     ]
@@ -142,28 +142,54 @@ def _values_alt(found: Sequence[Answer], compared: bool) -> str:
 # --- curves ----------------------------------------------------------------------------------------------------------
 
 
-def curves_figure(found: Sequence[Answer]) -> Figure:
-    """A measured curve, such as a radial distribution function, at every point with its band of one standard error."""
+def expected_curves(found: Sequence[Answer], plan: Plan, evidence: Evidence) -> list[np.ndarray | None]:
+    """What each curve should be, by its measure; None where nothing is known."""
+    runs = {run.point.index: run for run in reversed(plan.realisations)}
+    return [
+        each.measure.expected(each.point, [evidence.output(task) for task in runs[each.point.index].measured]) for each in found
+    ]
+
+
+def curves_figure(found: Sequence[Answer], expected: Sequence[np.ndarray | None]) -> Figure:
+    """A measured curve, such as a radial distribution function, at every point with its band of one standard error.
+
+    Where it is known what the curves should be, that is drawn too, and below it how far they are from it.
+    """
     measure = found[0].measure
     name = f"curve-{measure.name}"
+    known = [curve for curve in expected[:POINTS_SHOWN] if curve is not None]
 
     def paint(axes: np.ndarray) -> None:
         for index, answer in enumerate(found[:POINTS_SHOWN]):
-            pen = Pen.number(index)
-            x, y = np.asarray(answer.estimate.axis), np.asarray(answer.estimate.value)
-            bar = np.nan_to_num(np.asarray(answer.estimate.error))
-            axes[0, 0].fill_between(x, y - bar, y + bar, color=pen.colour, alpha=0.3, lw=0)
-            axes[0, 0].plot(x, y, pen.dash, color=pen.colour, label=answer.point.label)
-        axes[0, 0].set_xlabel(f"{_argument(measure.symbol)} (reduced units)")
+            _paint_curve(axes[:, 0], Pen.number(index), answer, expected[index])
+        if known:
+            axes[0, 0].plot(np.asarray(found[0].estimate.axis), known[0], ":", color=INK, label="expected")
+            axes[1, 0].axhline(0, color=INK, lw=0.8)
+            axes[1, 0].set_ylabel("difference")
+        axes[-1, 0].set_xlabel(f"{_argument(measure.symbol)} (reduced units)")
         axes[0, 0].set_ylabel(_axis_label(measure))
         axes[0, 0].margins(x=0)
         legend_above(axes[0, 0])
 
-    svg = draw(name, (WIDTH, 4.0), (1, 1), paint)
+    svg = (
+        draw(name, (WIDTH, 5.2), (2, 1), paint, sharex=True, height_ratios=[2, 1])
+        if known
+        else draw(name, (WIDTH, 4.0), (1, 1), paint)
+    )
     title = _words(measure.name)
-    caption = f"{title}, {typeset(measure.symbol)}; the band is one standard error.{_only_some(len(found))}"
+    beside = " Dotted: what it should be; below: the difference from that." if known else ""
+    caption = f"{title}, {typeset(measure.symbol)}; the band is one standard error.{beside}{_only_some(len(found))}"
     peaks = "; ".join(_peak(answer) for answer in found[:POINTS_SHOWN])
     return Figure(name, title, caption, (alt := f"{title}. Highest values: {peaks}."), described(svg, name, title, alt))
+
+
+def _paint_curve(axes: np.ndarray, pen: Pen, answer: Answer, expected: np.ndarray | None) -> None:
+    x, y = np.asarray(answer.estimate.axis), np.asarray(answer.estimate.value)
+    bar = np.nan_to_num(np.asarray(answer.estimate.error))
+    axes[0].fill_between(x, y - bar, y + bar, color=pen.colour, alpha=0.3, lw=0)
+    axes[0].plot(x, y, pen.dash, color=pen.colour, label=answer.point.label)
+    if expected is not None:
+        axes[1].plot(x, y - expected, pen.dash, color=pen.colour)
 
 
 def _argument(symbol: str) -> str:

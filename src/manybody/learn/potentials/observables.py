@@ -32,7 +32,7 @@ class LearnedPotential(MeasureSpec):
         seen = _sampled(output)
         return _each(np.tile(output.arrays["potential"][-1][seen], (rows, 1)), output.arrays["r"][seen])
 
-    def expected(self, point: Point, outputs: Sequence[Output]) -> np.ndarray:
+    def expected(self, point: Point, outputs: Sequence[Output]) -> np.ndarray | None:
         """The potential that the configurations came from, over the axis of the samples."""
         (output,) = outputs
         return np.asarray(output.arrays["exact"][_sampled(output)])

@@ -19,8 +19,8 @@ DEGREE = 3
 
 def splines(functions: int, shortest: float, cutoff: float) -> BSpline:
     """The basis as one spline with values [functions]: cubic, knots even in 1/r, the last one, not 0 at the cutoff, left out."""
-    inner = 1 / np.linspace(1 / shortest, 1 / cutoff, functions - DEGREE + 2)
-    knots = np.concatenate([[shortest] * DEGREE, inner, [cutoff] * DEGREE])
+    inner = 1 / np.linspace(1 / shortest, 1 / cutoff, functions - DEGREE + 2)[1:-1]
+    knots = np.concatenate([[shortest] * (DEGREE + 1), inner, [cutoff] * (DEGREE + 1)])
     return BSpline(knots, np.eye(functions + 1)[:, :functions], DEGREE)
 
 

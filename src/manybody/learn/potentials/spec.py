@@ -28,7 +28,7 @@ class RadialBasis(NamedSpec):
 
     name: Literal["radial-basis"] = "radial-basis"
     functions: int = Field(12, ge=6, le=200, description="basis functions")
-    shortest: Length = Field(0.8, gt=0, description="below it the potential goes on as a straight line")
+    shortest: Length = Field(0.88, gt=0, description="below it the potential goes on as a straight line")
     damping: float = Field(1e-4, gt=0, lt=1, description="added to the public curvature before whitening, of its mean")
 
 
@@ -39,7 +39,7 @@ class PairNetwork(NamedSpec):
 
     name: Literal["pair-network"] = "pair-network"
     hidden: int = Field(16, ge=1, le=1024, description="units of each of two hidden layers")
-    shortest: Length = Field(0.8, gt=0, description="distance at which the network's input is 1")
+    shortest: Length = Field(0.88, gt=0, description="distance at which the network's input is 1")
 
 
 Model = Annotated[RadialBasis | PairNetwork, Field(discriminator="name")]
