@@ -36,6 +36,13 @@ def run(
         str | None,
         typer.Option(metavar="ADDRESS", help="Run on a cluster (tls://HOST:PORT) or a federation (https://HOST:PORT)."),
     ] = None,
+    trust: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POLICY",
+            help="How nodes are checked: off, default, or settings such as spot=0.2,margin=3 (default: on in a federation).",
+        ),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Compute everything again, or only what is not finished.")
     ] = False,
@@ -52,8 +59,8 @@ def run(
     from manybody.core.errors import ManybodyError
     from manybody.study.run import RunOptions, run_study
 
-    command = _command(study, settings or [], nodes, out, network)
-    options = RunOptions(out=out, workers=nodes, fresh=fresh, command=command, network=network)
+    command = _command(study, settings or [], nodes, out, network, trust)
+    options = RunOptions(out=out, workers=nodes, fresh=fresh, command=command, network=network, trust=trust)
     with listener(sys.stderr if json else sys.stdout, quiet=quiet, json=json) as watching:
         try:
             outcome = run_study(asked, options, watching)
@@ -89,7 +96,9 @@ def _stopped(study: Study, error: ManybodyError) -> dict[str, Any]:
     return {"study": study.name, "digest": study.digest, "verdict": "undecided"} | nothing | {"error": str(error)}
 
 
-def _command(study: Path, settings: list[str], nodes: int | None, out: Path | None, network: str | None) -> str:
+def _command(
+    study: Path, settings: list[str], nodes: int | None, out: Path | None, network: str | None, trust: str | None
+) -> str:
     """The command that repeats this run."""
     words = ["manybody", "run", str(study)]
     for setting in settings:
@@ -100,4 +109,6 @@ def _command(study: Path, settings: list[str], nodes: int | None, out: Path | No
         words += ["--out", str(out)]
     if network is not None:
         words += ["--network", network]
+    if trust is not None:
+        words += ["--trust", trust]
     return shlex.join(words)

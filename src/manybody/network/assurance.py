@@ -8,6 +8,7 @@ results redone, so a false result stands in the end only if none of that node's 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -163,6 +164,40 @@ def assure(results: int, segments: int, fault: Fault, policy: TrustPolicy | None
         checks=float(np.mean(good.replicated + (1.0 - good.replicated) * spots)),
         redone=bad * float(-np.diff(theirs.large) @ np.arange(1, results + 1)) / results,
     )
+
+
+def assure_drawn(chances: Sequence[Sequence[float]], fault: Fault, checks: float, redone: float, bad: float = 0.1) -> Assurance:
+    """What the checks of a run are worth that has been: of each node, the `chances` with which its results were recomputed.
+
+    Results are of one segment. A node that gives a false one with the chance r stays at large with the probability
+    L_k = prod_{j<k} (1 - r c_j (1 - g)) up to its k-th; g is that a verifier backs it. Of what it gives, r sum_k L_k is
+    false; L_n sum_k r (1 - c_k (1 - g)) / (1 - r c_k (1 - g)) stands in the end. What a node's own checks of others give
+    away is left out. `checks` and `redone` are what was spent, over computing everything once.
+    """
+    given, standing, passing, results = 0.0, 0.0, 0.0, 0
+    for drawn in (np.asarray(each, dtype=float) for each in chances):
+        seen = drawn * (1.0 - fault.friends)
+        large = np.cumprod(1.0 - fault.rate * seen)
+        before = np.concatenate([[1.0], large])[: len(seen)]
+        given += fault.rate * float(before.sum())
+        passing += fault.rate * float(before @ (1.0 - seen))
+        silent = np.maximum(1.0 - fault.rate * seen, np.finfo(float).tiny)
+        standing += float(large[-1] * (fault.rate * (1.0 - seen) / silent).sum()) if len(seen) else 0.0
+        results += len(seen)
+    return Assurance(
+        fault=fault.label,
+        at_first=min(1.0, passing / given) if given else 0.0,
+        in_the_end=min(1.0, standing / given) if given else 0.0,
+        share=min(1.0, bad * standing / results) if results else 0.0,
+        checks=checks,
+        redone=redone,
+    )
+
+
+def weakest_drawn(chances: Sequence[Sequence[float]], checks: float, redone: float, bad: float = 0.1) -> Assurance:
+    """The assurance of a run that has been, against that standard fault of which most stands in the end."""
+    found = (assure_drawn(chances, fault, checks, redone, bad) for fault in standard_faults(1, bad))
+    return max(found, key=lambda a: a.in_the_end)
 
 
 def weakest(results: int, segments: int, policy: TrustPolicy | None = None, bad: float = 0.1) -> Assurance:

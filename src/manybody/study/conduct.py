@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 from manybody.core.errors import CorruptResultError, ManybodyError, StoreError, TaskError
-from manybody.core.protocols import Backend, Checkpointing, Event
+from manybody.core.protocols import Backend, Checkpointing, Event, NodeInfo
 from manybody.core.study import Plan
 from manybody.core.task import Task
 from manybody.store.ledger import Ledger
 from manybody.store.objects import ObjectStore
 from manybody.store.provenance import provenance
-from manybody.store.rows import ResultRow
+from manybody.study.audit import Auditor, is_audit
 from manybody.study.excerpts import Excerpts
+from manybody.study.standing import OUTDATED, REFUSED, Standing
+from manybody.study.structure import fault_of
+from manybody.study.workload import Workload
 
 ATTEMPTS = 3  # a task whose worker is lost this often is not tried again
 POLL_S = 0.5  # how often a task that another run computes is asked for
@@ -41,11 +44,21 @@ Watch = Callable[[Event, Task, Tally, float | None], None]
 
 
 @dataclass
+class Lent:
+    """What an attempt was given: the backend it runs on, and the results that it reads, by name; then its worker."""
+
+    backend: Backend
+    read: dict[str, str]
+    worker: str = ""
+
+
+@dataclass
 class Conductor:
     """One run's way through a plan.
 
     The ledger decides who computes what, so several conductors may share a plan: each claims a task only when a
-    worker is free for it, and takes from the ledger what another has finished.
+    worker is free for it, and takes from the ledger what another has finished. Work downstream of a result goes on while
+    an `auditor` still has it recomputed; `own_machine` opens a backend here, for what no node is left to recompute.
     """
 
     plan: Plan
@@ -53,111 +66,109 @@ class Conductor:
     ledger: Ledger
     objects: ObjectStore
     backend: Backend
-    results: dict[str, str] = field(default_factory=dict)
-    workers: dict[str, str] = field(default_factory=dict)
-    computed: set[str] = field(default_factory=set)
+    auditor: Auditor | None = None
+    own_machine: Callable[[], Backend] | None = None
     failures: dict[str, str] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)
     running: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Index the plan, and the longest chain of work that hangs on each task."""
-        self._tasks = {task.digest: task for task in self.plan.tasks}
-        self._needs = {digest: _needs(task) for digest, task in self._tasks.items()}
-        self._chain = {digest: task.cost for digest, task in self._tasks.items()}
-        for digest, task in reversed(self._tasks.items()):
-            for need in self._needs[digest]:
-                self._chain[need] = max(self._chain[need], self._tasks[need].cost + self._chain[task.digest])
+        self._load = Workload(self.plan.tasks)
+        self._known = dict(self._load.tasks)
+        self.standing = Standing(self.run, self._load, self.ledger, self.objects, self.auditor)
         self._origin = provenance()
+        self._nodes: list[NodeInfo] = []
         self._slots = self._count_slots()
         self._begin = self._beat = time.monotonic()
         self._spent_cost = self._spent_seconds = 0.0
         self._held_until: dict[str, float] = {}
         self._checkpoints: dict[str, str] = {}
-        self._excerpts = Excerpts(self._tasks.values(), self.objects)
+        self._lent: dict[str, Lent] = {}
+        self._shunned: dict[str, dict[str, str]] = {}
+        self._doubted: dict[str, tuple[str, dict[str, str]]] = {}
+        self._news: list[Event] = []
+        self._own: Backend | None = None
+        self._excerpts = Excerpts(self._load.tasks.values(), self.objects)
 
     @property
     def expected_s(self) -> float:
         """Expected wall time of what is left: shared by all workers, but no shorter than the longest chain."""
-        left = [digest for digest in self._tasks if digest not in self.results]
-        chain = max((self._chain[digest] for digest in left), default=0.0)
+        left = [digest for digest in self._load.tasks if digest not in self.standing.results]
+        chain = max((self._load.chain[digest] for digest in left), default=0.0)
         pace = self._spent_seconds / self._spent_cost if self._spent_cost else 1.0
-        return pace * max(chain, sum(self._tasks[digest].cost for digest in left) / max(1, self._slots))
+        return pace * max(chain, sum(self._load.tasks[digest].cost for digest in left) / max(1, self._slots))
 
     @property
     def tally(self) -> Tally:
         """Tasks by state now."""
-        cached = len(self.results) - len(self.computed)
-        waiting = len(self._tasks) - len(self.results) - len(self.running) - len(self.failures)
-        return Tally(len(self._tasks), len(self.computed), cached, len(self.failures), len(self.running), waiting)
+        total, cached = len(self._load), len(self.standing.results) - len(self.standing.computed)
+        waiting = total - len(self.standing.results) - len(self.running) - len(self.failures)
+        return Tally(total, len(self.standing.computed), cached, len(self.failures), len(self.running), waiting)
 
     def recover(self) -> int:
         """Take over what the ledger has, every result verified; returns how many. A bad one will be computed again."""
-        for digest in self._tasks:
-            self._recover(digest)
-        return len(self.results)
+        for task in self.auditor.earlier if self.auditor else ():
+            self._add(task)
+        for digest in list(self._load.tasks):
+            self.standing.recover(digest)
+        self._review()
+        return len(self.standing.results)
 
-    def _recover(self, digest: str) -> None:
-        row = self.ledger.result(digest)
-        if row is None:
-            return
-        try:
-            self.objects.get(row.result)
-        except CorruptResultError as error:
-            self.ledger.withdraw(digest, str(error))
-        except StoreError:
-            if self.objects.has(row.result):
-                raise
-            self._refuse_strange_store(row)
-            self.ledger.withdraw(digest, "the result is no longer in the store")
-        else:
-            self.results[digest], self.workers[digest] = row.result, row.worker
-
-    def _refuse_strange_store(self, row: ResultRow) -> None:
-        """Raise where a missing result of another machine means that its store is not ours, not that it is lost."""
-        host = row.provenance.get("host")
-        if self.ledger.database.is_file or host == self._origin["host"] or self.objects.was_set_aside(row.result):
-            return
-        raise StoreError(
-            f"Expected result {row.result[:12]}, which {host} has computed, in {self.objects.root}; it is not there. "
-            "Coordinators that share a ledger must see the same objects: mount that folder here, or use a ledger of your own."
-        )
+    # --- the way through ---------------------------------------------------------------------------------------
 
     def conduct(self, watch: Watch) -> Tally:
-        """Go on until every task has a result. `watch` is called with every event.
+        """Go on until every task has a result, and every audit is settled. `watch` is called with every event.
 
         Raises `TaskError` naming the root cause when tasks fail, after finishing those that do not need them.
         """
         try:
-            while len(self.results) < len(self._tasks) and not self._stuck():
+            while not self._is_done() and not self._stuck():
                 self._keep_time()
                 self._submit()
-                if not self.running and len(self.results) < len(self._tasks):
+                if not self.running and not self._is_complete():
                     self._wait_for_others()
-                for event in self.backend.events(timeout=POLL_S):
-                    self._take(event)
-                    watch(event, self._tasks[event.task], self.tally, self.expected_s)
+                for event in self._events():
+                    for told in self._take(event):
+                        watch(told, self._known[told.task], self.tally, self.expected_s)
                     self._keep_time()
                     self._submit()
         finally:
             for attempt in list(self.running):
-                self.backend.cancel(attempt)
-                self.ledger.lose(attempt, "the run stopped")
+                self._cancel(attempt, "the run stopped")
+            if self._own is not None:
+                self._own.close()
             self._excerpts.discard_all()
         if self.failures:
-            causes = "\n".join(f"{self._tasks[digest].label}: {reason}" for digest, reason in self.failures.items())
-            raise TaskError(f"{len(self.failures)} of {len(self._tasks)} tasks failed.\n{causes}")
+            causes = "\n".join(f"{self._known[digest].label}: {reason}" for digest, reason in self.failures.items())
+            raise TaskError(f"{len(self.failures)} of {len(self._load)} tasks failed.\n{causes}")
         return self.tally
+
+    def _is_complete(self) -> bool:
+        return len(self.standing.results) >= len(self._load)
+
+    def _is_done(self) -> bool:
+        """Everything has a result, and nobody has withdrawn any of them."""
+        if self.auditor and self._is_complete():
+            self.auditor.refresh()
+            self._review()
+        return self._is_complete() and self.standing.confirm()
+
+    def _events(self) -> Iterator[Event]:
+        """What the backend tells, and this machine where it computes, too."""
+        yield from self.backend.events(timeout=POLL_S)
+        if self._own is not None:
+            yield from self._own.events(timeout=POLL_S)
 
     def _stuck(self) -> bool:
         """Nothing runs, and everything that has no result waits for a task that failed."""
         if self.running or not self.failures:
             return False
         doomed = set(self.failures)
-        for digest, needs in self._needs.items():
+        for digest, needs in self._load.needs.items():
             if doomed & needs:
                 doomed.add(digest)
-        return all(digest in doomed for digest in self._tasks if digest not in self.results)
+        return all(digest in doomed for digest in self._load.tasks if digest not in self.standing.results)
 
     def _keep_time(self) -> None:
         now = time.monotonic()
@@ -165,22 +176,57 @@ class Conductor:
             self._beat = now
             self.ledger.heartbeat(self.run)
             self._slots = self._count_slots()  # nodes join and leave
+            self._call_back()
         budget = self.plan.study.budget.wall_time_s
         if now - self._begin > budget:
-            done = f"{len(self.results)} of {len(self._tasks)} tasks are done and kept"
+            done = f"{len(self.standing.results)} of {len(self._load)} tasks are done and kept"
             raise BudgetError(f"The budget of {budget:g} s is spent; {done}. Run again to go on, or raise `budget.wall_time`.")
+
+    # --- handing out -------------------------------------------------------------------------------------------
 
     def _submit(self) -> None:
         """Claim and submit what is ready, longest chain first, while workers are free."""
-        if len(self.running) >= self._slots:
+        if len(self.running) >= self._slots and self.running:
             return
-        for digest in sorted(self._ready(), key=lambda digest: -self._chain[digest]):
+        ready = sorted(self._ready(), key=lambda digest: -self._load.chain[digest])
+        for digest in ready:
             if len(self.running) >= self._slots:
                 return
-            self._claim(digest)
+            if self._is_servable(self._load.tasks[digest]):
+                self._claim(digest, self.backend)
+        if not self.running:
+            for digest in ready:
+                if digest in self._load.tasks and not self._is_servable(self._load.tasks[digest]):
+                    self._arbitrate(digest)
+
+    def _is_servable(self, task: Task) -> bool:
+        """Whether some node may compute a task."""
+        shunned = self._avoided(task)
+        return any(node.name not in shunned for node in self._nodes)
+
+    def _arbitrate(self, digest: str) -> None:
+        """No node is left that may recompute a result: this machine does, where it may, or the question stays open."""
+        task = self._load.tasks[digest]
+        if not self.auditor or not is_audit(task):
+            return
+        if self.own_machine is None:
+            self.auditor.give_up(task)
+            self._load.remove(digest)
+            return
+        self._own = self._own or self.own_machine()
+        self._claim(digest, self._own)
 
     def _count_slots(self) -> int:
-        return sum(node.workers for node in self.backend.nodes())
+        """Workers of the nodes that may get work; raises `TaskError` where every node has been caught."""
+        nodes = self.backend.nodes()
+        caught = self.auditor.caught_names if self.auditor else frozenset()
+        before = {node.name for node in self._nodes}
+        self._nodes = [node for node in nodes if node.name not in caught]
+        if self.auditor and {node.name for node in self._nodes} - before:
+            self.auditor.ask_again()
+        if nodes and not self._nodes:
+            raise TaskError(f"Every node there is was caught: {', '.join(sorted(caught))}. Let another join, and run again.")
+        return sum(node.workers for node in self._nodes)
 
     def _wait_for_others(self) -> None:
         """Nothing runs: there is no node yet, or another run computes everything left. Give them a moment."""
@@ -189,71 +235,154 @@ class Conductor:
             self._slots = self._count_slots()
             return
         now = time.monotonic()
-        time.sleep(max(0.0, min((until for until in self._held_until.values() if until > now), default=now) - now))
+        ready = any(self._is_servable(self._load.tasks[digest]) for digest in self._ready())
+        free = min((until for until in self._held_until.values() if until > now), default=now if ready else now + POLL_S)
+        time.sleep(max(0.0, free - now))
 
     def _ready(self) -> list[str]:
         busy = set(self.running.values())
         now = time.monotonic()
         return [
             digest
-            for digest, needs in self._needs.items()
-            if digest not in self.results
+            for digest, needs in self._load.needs.items()
+            if digest not in self.standing.results
             and digest not in busy
             and digest not in self.failures
+            and digest not in self._doubted
             and self._held_until.get(digest, 0.0) <= now
-            and all(need in self.results for need in needs)
+            and all(need in self.standing.results for need in needs)
         ]
 
-    def _claim(self, digest: str) -> None:
+    def _avoided(self, task: Task) -> set[str]:
+        """Workers, and whole nodes by their names, that must not compute a task."""
+        avoid = set(self._shunned.get(task.digest, ()))
+        if task.replica and not is_audit(task):
+            avoid.add(self.standing.workers[task.replicated(0).digest])
+        return avoid | (self.auditor.avoid(task) if self.auditor else set())
+
+    def _claim(self, digest: str, backend: Backend) -> None:
         claim = self.ledger.claim(self.run, digest)
         if claim.state == "done":
-            self._recover(digest)
+            self._news += self.standing.recover(digest)
+            self._review()
         elif claim.state == "held":
             self._held_until[digest] = time.monotonic() + POLL_S
         else:
-            task = self._tasks[digest]
+            task = self._load.tasks[digest]
             try:
-                inputs = self._excerpts.inputs(task, self.results)
+                inputs = self._excerpts.inputs(task, self.standing.results)
             except StoreError as error:
                 self.ledger.fail(claim.attempt, str(error))
                 if not self._reopen_inputs(digest):
                     raise
                 return
-            avoid = {self.workers[task.replicated(0).digest]} if task.replica else set()
+            avoid = frozenset(self._avoided(task))
             self.running[claim.attempt] = digest
+            self._lent[claim.attempt] = Lent(backend, self._load.inputs(digest, self.standing.results))
             self._checkpoints[digest] = claim.checkpoint
-            if isinstance(self.backend, Checkpointing):
-                self.backend.submit_resumable(claim.attempt, task, inputs, frozenset(avoid), claim.checkpoint)
+            if isinstance(backend, Checkpointing) and not is_audit(task):  # who checks goes on from nobody's work
+                backend.submit_resumable(claim.attempt, task, inputs, avoid, claim.checkpoint)
             else:
-                self.backend.submit(claim.attempt, task, inputs, frozenset(avoid))
+                backend.submit(claim.attempt, task, inputs, avoid)
 
-    def _take(self, event: Event) -> None:
-        """Record what an event says."""
+    # --- taking in ---------------------------------------------------------------------------------------------
+
+    def _take(self, event: Event) -> list[Event]:
+        """Record what an event says; returns what there is to tell, this event first."""
         if event.kind == "checkpoint":
             self._keep(event)
-        if event.kind not in ("finished", "failed", "lost"):
-            return
-        digest = self.running.pop(event.attempt)
-        if event.kind == "finished":
-            if self.ledger.finish(event.attempt, event.result, event.nbytes, event.seconds, event.worker, self._origin):
-                self.results[digest], self.workers[digest] = event.result, event.worker
-                self.computed.add(digest)
-                self._spent_cost += self._tasks[digest].cost
-                self._spent_seconds += event.seconds
-                self._discard(self._checkpoints.pop(digest))
-            self._excerpts.discard(digest)
-        elif event.kind == "failed":
-            current = self.ledger.fail(event.attempt, event.reason)
-            if current and not event.node_fault:  # its own fault, which may lie in what it went on from
-                self.ledger.forget_checkpoint(digest, self._checkpoints[digest])
-                self._discard(self._checkpoints.pop(digest))
-            if not self._reopen_inputs(digest):
-                self.failures[digest] = event.reason
-        else:
-            self.ledger.lose(event.attempt, event.reason)
-            self.lost[digest] = self.lost.get(digest, 0) + 1
-            if self.lost[digest] >= ATTEMPTS:
-                self.failures[digest] = f"its worker was lost {ATTEMPTS} times: {event.reason}"
+        if event.kind == "started":
+            self._lent[event.attempt].worker = event.worker
+        if event.kind in ("finished", "failed", "lost"):
+            del self.running[event.attempt]
+            read = self._lent.pop(event.attempt).read
+            if event.kind == "finished":
+                event = self._finish(event, read)
+                self._excerpts.discard(event.task)
+            elif event.kind == "failed":
+                event = self._fail(event, read)
+            else:
+                self.ledger.lose(event.attempt, event.reason)
+                self._count_loss(event, "its worker was lost")
+            self._review()
+        told, self._news = [event, *self._news], []
+        return told
+
+    def _finish(self, event: Event, read: dict[str, str]) -> Event:
+        """Count a result, unless it is none on the face of it, or came from or rests on what counts no more."""
+        caught = self.auditor is not None and self.auditor.is_caught(event.worker)
+        if caught or self.standing.is_outdated(event.task, read):
+            return self._set_aside(event, "its node was caught" if caught else OUTDATED)
+        try:
+            fault = fault_of(self.objects.get(event.result))
+        except CorruptResultError as error:
+            if not self.objects.has(event.result):  # the bytes were right when they came: it is our disk
+                return self._set_aside(event, str(error))
+            fault = str(error)
+        if fault:
+            return self._refuse(event, read, fault)
+        task = self._load.tasks[event.task]
+        audit = self.auditor.decide(task, event.attempt, event.worker) if self.auditor else None
+        about = (event.attempt, event.result, event.nbytes, event.seconds, event.worker, self._origin)
+        if self.ledger.finish(*about, inputs=read, audit=audit):
+            self._spent_cost += task.cost
+            self._spent_seconds += event.seconds
+            self._discard(self._checkpoints.pop(event.task))
+            self._news += self.standing.accept(event, read)
+        return event
+
+    def _set_aside(self, event: Event, reason: str) -> Event:
+        """Let an attempt that has finished count for nothing, without blame."""
+        self.ledger.lose(event.attempt, reason, event.worker)
+        return replace(event, kind="lost", reason=reason)
+
+    def _refuse(self, event: Event, read: dict[str, str], fault: str) -> Event:
+        """A result that is none is its node's fault, unless another node finds the same: then it is the task's."""
+        same = [
+            row
+            for row in self.ledger.history(event.task)
+            if row.result == event.result and row.reason.startswith(REFUSED) and _node(row.worker) != _node(event.worker)
+        ]
+        task, reason = self._load.tasks[event.task], f"{REFUSED}{fault}"
+        audit = None
+        if self.auditor and not same:
+            audit = self.auditor.condemn(task, event.attempt, event.worker, fault)
+        about = (event.attempt, event.result, event.nbytes, event.seconds, event.worker, self._origin)
+        self.ledger.finish(*about, inputs=read, audit=audit, refused=reason)
+        if same:
+            self.failures[event.task] = f"{fault}; {_node(same[0].worker)} and {_node(event.worker)} found the same"
+            if self.auditor:
+                self.auditor.pardon([row.attempt for row in same])
+            return replace(event, kind="failed", reason=self.failures[event.task])
+        self._shunned.setdefault(event.task, {})[event.worker] = fault
+        self._count_loss(event, fault)
+        return replace(event, kind="lost", reason=reason)
+
+    def _fail(self, event: Event, read: dict[str, str]) -> Event:
+        """A task that gave no result: by an input that is gone, by its node, by a false input, or by itself."""
+        digest = event.task
+        current = self.ledger.fail(event.attempt, event.reason)
+        if current and not event.node_fault:  # its own fault, which may lie in what it went on from
+            self.ledger.forget_checkpoint(digest, self._checkpoints[digest])
+            self._discard(self._checkpoints.pop(digest))
+        if self._reopen_inputs(digest):
+            return event
+        if self.auditor and self.auditor.may_err(event.worker):
+            told = self._shunned.setdefault(digest, {})
+            told[_node(event.worker)] = event.reason
+            if len(told) < 2 and self._is_servable(self._load.tasks[digest]):
+                return replace(event, kind="lost")  # one node's word is not enough
+            doubted = [need for need in self._load.tasks[digest].inputs.values() if self.auditor.doubt(need)]
+            if doubted:
+                self._doubted[digest] = (event.reason, read)
+                return replace(event, kind="lost")
+        self.failures[digest] = event.reason
+        return event
+
+    def _count_loss(self, event: Event, why: str) -> None:
+        self.lost[event.task] = self.lost.get(event.task, 0) + 1
+        if self.lost[event.task] >= ATTEMPTS:
+            self.failures[event.task] = f"{why} {ATTEMPTS} times: {event.reason}" if event.reason else f"{why}, {ATTEMPTS} times"
 
     def _keep(self, event: Event) -> None:
         """Record a checkpoint; the one before it, or this one if its attempt is no longer current, is not needed."""
@@ -268,16 +397,74 @@ class Conductor:
             self.objects.remove(checkpoint)
 
     def _reopen_inputs(self, digest: str) -> bool:
-        """Whether a task failed because an input is no longer in the store; those inputs are computed again."""
-        needs = self._tasks[digest].inputs.values()
-        gone = [need for need in needs if need not in self.results or not self.objects.has(self.results[need])]
-        for need in gone:
-            self.ledger.withdraw(need, "set aside as corrupt while a task read it")
-            self.results.pop(need, None)
-            self.computed.discard(need)
-        return bool(gone) or self._excerpts.are_gone(digest)
+        return self.standing.reopen(digest) or self._excerpts.are_gone(digest)
+
+    # --- audits ------------------------------------------------------------------------------------------------
+
+    def _review(self) -> None:
+        """Do what the auditor says: withdraw, have recomputed what is to be, and let go of what nobody needs."""
+        if self.auditor is None:
+            return
+        known = len(self.auditor.caught)
+        while found := self.auditor.review():
+            for each in found:
+                self._news += self.standing.withdraw([each.task], each.reason)
+        if len(self.auditor.caught) > known:
+            self._slots = self._count_slots()
+        for attempt, digest in list(self.running.items()):
+            lent = self._lent[attempt]
+            if lent.worker and self.auditor.is_caught(lent.worker):
+                self._cancel(attempt, "its node was caught")
+            elif self.standing.is_outdated(digest, lent.read):
+                self._cancel(attempt, OUTDATED)
+        self._arrange_audits(self.auditor)
+        self._end_doubts(self.auditor)
+
+    def _arrange_audits(self, auditor: Auditor) -> None:
+        """Have exactly those audits under way that are wanted."""
+        wanted = {task.digest: task for task in auditor.wanted()}
+        audits = [digest for digest, task in self._load.tasks.items() if is_audit(task)]
+        for digest in audits:
+            if digest not in wanted and digest not in self.standing.results:
+                for attempt in [attempt for attempt, running in self.running.items() if running == digest]:
+                    self._cancel(attempt, "nobody needs it any more")
+                self.failures.pop(digest, None)
+                self._load.remove(digest)
+        fresh = [task for digest, task in wanted.items() if digest not in self._load.tasks]
+        if fresh:
+            self.ledger.add_tasks(self.run, fresh, first=len(self._known))
+        for task in fresh:
+            self._add(task)
+
+    def _end_doubts(self, auditor: Auditor) -> None:
+        """Decide on tasks that failed, once what they read was recomputed: another input, another try."""
+        for digest, (reason, read) in list(self._doubted.items()):
+            needs = self._load.tasks[digest].inputs.values()
+            if any(need not in self.standing.results or auditor.doubt(need) for need in needs):
+                continue
+            del self._doubted[digest]
+            if self.standing.is_outdated(digest, read):
+                del self._shunned[digest]
+            else:
+                self.failures[digest] = reason
+
+    def _call_back(self) -> None:
+        """Take back audits that wait for nodes that are gone."""
+        for attempt, digest in list(self.running.items()):
+            waits = not self._lent[attempt].worker and self._lent[attempt].backend is self.backend
+            if waits and is_audit(self._load.tasks[digest]) and not self._is_servable(self._load.tasks[digest]):
+                self._cancel(attempt, "no node is left that may recompute it")
+
+    def _add(self, task: Task) -> None:
+        self._load.add(task)
+        self._known[task.digest] = task
+
+    def _cancel(self, attempt: str, reason: str) -> None:
+        del self.running[attempt]
+        self._lent.pop(attempt).backend.cancel(attempt)
+        self.ledger.lose(attempt, reason)
 
 
-def _needs(task: Task) -> set[str]:
-    """The tasks that must be done first: inputs, and for a replica its original, whose worker it must avoid."""
-    return set(task.inputs.values()) | ({task.replicated(0).digest} if task.replica else set())
+def _node(worker: str) -> str:
+    """The node of a worker; a process of this machine stands for itself."""
+    return worker.partition("/")[0]

@@ -6,29 +6,40 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from manybody.core.certificate import Certificate, Verdict
 from manybody.core.protocols import Event, NodeInfo
 from manybody.core.study import Plan, Study
 from manybody.core.task import Task
-from manybody.network.addresses import open_backend
+from manybody.network.addresses import FEDERATION, open_backend
+from manybody.network.local import Embedded
+from manybody.network.trust import TrustPolicy, parse_policy
+from manybody.store import audits
 from manybody.store.home import Home
 from manybody.store.ledger import Ledger
 from manybody.store.provenance import provenance
 from manybody.store.rows import ResultRow
+from manybody.study.audit import Auditor, same_bits
 from manybody.study.certify import certify
 from manybody.study.conduct import Conductor, Tally
 from manybody.study.expand import expand
 from manybody.study.gangs import refuse_impossible_gangs
 from manybody.study.measure import Measured
+from manybody.study.roster import Roster
 from manybody.study.tune import Stopwatch, tune
+from manybody.study.word import Word
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run a study: where things are kept and written, on which network and workers, and whether from scratch."""
+    """How to run a study: where things are kept and written, on which network and workers, and whether from scratch.
+
+    `trust` says how nodes are checked (`network.trust.parse_policy`); by default those of a federation are, others are not.
+    """
 
     home: Path | None = None
     out: Path | None = None
@@ -36,6 +47,7 @@ class RunOptions:
     fresh: bool = False
     command: str = ""
     network: str | None = None
+    trust: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,13 +99,12 @@ def run_study(study: Study, options: RunOptions, listener: Listener) -> Outcome:
         try:
             ledger.add_tasks(run, plan.tasks)
             if options.fresh:
-                for task in plan.tasks:
-                    ledger.withdraw(task.digest, "computed afresh on request")
-            tally, results = _compute_all(plan, run, ledger, home, options, watch)
+                _forget(plan, ledger)
+            tally, results, word = _compute(plan, run, ledger, home, options, watch)
             told = origin | {"tasks": f"{tally.total}: {tally.computed} computed in this run, {tally.cached} kept from before"}
             told |= tuned.told(watch.seconds)
             certificate, certificate_path, report_path = certify(
-                plan, Measured(plan, results, home.objects), out, told, options.command
+                plan, Measured(plan, results, home.objects), out, told, options.command, word
             )
             verdict = certificate.verdict
         except Exception as error:
@@ -108,22 +119,36 @@ def run_study(study: Study, options: RunOptions, listener: Listener) -> Outcome:
     return outcome
 
 
-def _compute_all(
+def _forget(plan: Plan, ledger: Ledger) -> None:
+    """Withdraw every result of a plan, and those that checked them."""
+    computations = [task.digest for task in plan.tasks]
+    with ledger.database.reading() as connection:
+        checks = [each.task for each in audits.of(connection, computations) if not each.withdrawn]
+    for digest in dict.fromkeys([*computations, *checks]):
+        ledger.withdraw(digest, "computed afresh on request")
+
+
+def _compute(
     plan: Plan, run: int, ledger: Ledger, home: Home, options: RunOptions, listener: Listener
-) -> tuple[Tally, dict[str, ResultRow]]:
-    """Have every task computed; once more those whose results another run has found rotten and withdrawn meanwhile."""
-    while True:
-        tally = _compute(plan, run, ledger, home, options, listener)
-        results = {task.digest: row for task in plan.tasks if (row := ledger.result(task.digest))}
-        if len(results) == tally.total:
-            return tally, results
-
-
-def _compute(plan: Plan, run: int, ledger: Ledger, home: Home, options: RunOptions, listener: Listener) -> Tally:
-    """Have every task of a plan computed that is not yet."""
+) -> tuple[Tally, dict[str, ResultRow], Word]:
+    """Have every task of a plan computed that is not yet, and its nodes checked; and what is known of these."""
+    policy = policy_for(options.trust, options.network)
     with closing(open_backend(options.network, home, options.workers)) as backend:
         refuse_impossible_gangs(plan, backend)
-        conductor = Conductor(plan, run, ledger, home.objects, backend)
+        roster = Roster(ledger, processes=options.network is None and policy is not None)
+        auditor = None
+        if policy is not None:
+            auditor = Auditor(plan.tasks, plan.study.digest, ledger, home.secret, policy, roster, same_bits)
+        arbiter = partial(Embedded, home.objects.root, options.workers) if policy and policy.arbiter else None
+        conductor = Conductor(plan, run, ledger, home.objects, backend, auditor, arbiter)
         cached = conductor.recover()
         listener.planned(plan, cached, backend.nodes(), conductor.expected_s)
-        return conductor.conduct(listener.event)
+        tally = conductor.conduct(listener.event)
+    results = {task.digest: conductor.standing.rows[task.digest] for task in plan.tasks}
+    return tally, results, Word(plan, results, ledger, roster, policy, len(auditor.undecided) if auditor else 0)
+
+
+def policy_for(trust: str | None, network: str | None) -> TrustPolicy | None:
+    """How nodes are checked: as is asked for, else by default in a federation, and not where all is one organisation's."""
+    federated = network is not None and urlsplit(network).scheme in FEDERATION
+    return parse_policy(trust if trust is not None else "default" if federated else "off")
