@@ -10,18 +10,31 @@ from hypothesis import strategies as st
 
 from manybody.core.errors import InputError
 from manybody.core.random import Key
-from manybody.network.assurance import Fault, assure, chance_passes, course, spot_for, standard_faults, weakest
+from manybody.network.assurance import (
+    Fault,
+    assure,
+    assure_drawn,
+    chance_passes,
+    course,
+    spot_for,
+    standard_faults,
+    weakest,
+    weakest_drawn,
+)
 from manybody.network.simulation.population import GARBAGE, OFF, TRUTH, Kind, Network, Population, agree
 from manybody.network.simulation.run import Interval, escape_interval, simulate
 from manybody.network.trust import (
     NodeRecord,
     Prior,
+    Ruling,
     TrustPolicy,
     Work,
     choose_verifiers,
     decide,
     losers,
+    parse_policy,
     redo,
+    rule,
     settle,
 )
 
@@ -56,7 +69,7 @@ def test_decisions_follow_the_stated_chances():
 
 
 @settings(deadline=None, max_examples=60)
-@given(agreed=st.integers(0, 10**6), segments=st.integers(1, 60), seed=st.integers(0, 10**6))
+@given(agreed=st.integers(0, 10**6), segments=st.integers(2, 60), seed=st.integers(0, 10**6))
 def test_every_result_is_looked_at(agreed, segments, seed):
     decision = decide(NodeRecord("a", agreed=agreed), Key.from_seed(seed), segments)
     assert 1 <= decision.cost <= segments
@@ -67,8 +80,16 @@ def test_every_result_is_looked_at(agreed, segments, seed):
         assert decision.cost == segments
 
 
-def test_without_checkpoints_there_is_only_the_replica():
-    assert decide(NodeRecord("a", agreed=10**6), KEY, 1).replicate
+def test_a_result_of_one_segment_is_replicated_or_not_looked_at():
+    """Its chance is that of its node's record, but never below the share of spot checks."""
+    assert float(POLICY.replication(0, 1)) > 0.3
+    assert float(POLICY.replication(10**6, 1)) == POLICY.spot
+    for agreed in (0, 10**6):
+        made = [decide(NodeRecord("a", agreed=agreed), KEY.derive(i), 1, POLICY) for i in range(1500)]
+        chance = float(POLICY.replication(agreed, 1))
+        whole = sum(d.replicate for d in made)
+        assert abs(whole - 1500 * chance) < 4 * math.sqrt(1500 * chance * (1 - chance))
+        assert all(d.chance == chance and d.segments == ((0,) if d.replicate else ()) for d in made)
     with pytest.raises(InputError, match="node a: expected a result of at least one segment"):
         decide(NodeRecord("a"), KEY, 0)
 
@@ -133,6 +154,54 @@ def test_a_disagreement_needs_a_lead(answers, margin, winner, lost):
         assert losers(dict(order), margin) == lost
 
 
+@pytest.mark.parametrize(
+    ("answers", "drawn", "settled", "lost"),
+    [
+        ({}, True, False, ()),
+        ({"a": 1}, False, True, ()),
+        ({"a": 1}, True, False, ()),
+        ({"a": 1, "b": 1}, True, True, ()),
+        ({"a": 1, "b": 2}, False, False, ()),
+        ({"a": 1, "b": 2, "c": 2}, True, False, ()),
+        ({"a": 1, "b": 2, "c": 2, "d": 2}, True, True, ("a",)),
+        ({"a": 1, "b": 2, "own": 2}, True, True, ("a",)),
+        ({"a": 1, "b": 1, "c": 1, "own": 2}, True, True, ("a", "b", "c")),
+        ({"own": 2}, True, True, ()),
+    ],
+)
+def test_what_answers_come_to(answers, drawn, settled, lost):
+    assert rule(answers, drawn, 2, "own") == Ruling(settled, lost)
+
+
+@pytest.mark.parametrize(
+    ("words", "policy"),
+    [
+        ("off", None),
+        ("default", TrustPolicy()),
+        ("spot=0.2", TrustPolicy(spot=0.2)),
+        (" spot = 0.2 , margin=3,arbiter=no,bad=0.3", TrustPolicy(spot=0.2, margin=3, arbiter=False, prior=Prior(bad=0.3))),
+    ],
+)
+def test_policies_in_words(words, policy):
+    assert parse_policy(words) == policy
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("spto=0.2", "Did you mean `spot`"),
+        ("of", "Did you mean `off`"),
+        ("", "expected `off`, `default`, or settings"),
+        ("spot=2", "--trust spot.*got `2`.*less than or equal to 1"),
+        ("bad=0", "--trust bad: expected chance that an unknown node is bad; got `0`"),
+        ("margin=much", "--trust margin.*got `much`"),
+    ],
+)
+def test_words_that_are_no_policy_say_what_to_do(words, complaint):
+    with pytest.raises(InputError, match=complaint):
+        parse_policy(words)
+
+
 def test_what_a_caught_node_touched():
     history = [
         Work("computed", "bad", checks=((3, "a"),)),
@@ -182,6 +251,19 @@ def test_the_assurance_is_what_a_certificate_can_state():
     assert found.extra_cost < 0.15
     assert type(found).model_validate_json(found.model_dump_json()) == found
     assert "stand in the end" in found.claim()
+
+
+def test_an_assurance_after_the_fact_is_the_one_before_it():
+    """At equal chances both closed forms are the same, where nothing is learned from what a bad node verifies."""
+    policy = TrustPolicy(tolerated=1e9)  # so that nothing but the share of spot checks decides
+    for fault in (Fault(label="", rate=0.2, wrong=1), Fault(label="", rate=1.0, wrong=1, friends=0.3)):
+        before = assure(30, 1, fault, policy)
+        after = assure_drawn([[policy.spot] * 30] * 4, fault, 0.1, 0.0)
+        assert after.in_the_end == pytest.approx(before.in_the_end, rel=1e-6)
+        assert after.at_first == pytest.approx(before.at_first, rel=1e-6)
+        assert after.share == pytest.approx(before.share, rel=1e-6)
+    assert assure_drawn([], fault, 0.0, 0.0).in_the_end == 0.0
+    assert 0 < weakest_drawn([[1.0] * 5], 1.0, 0.0).in_the_end < 0.02, "friends alone can help"
 
 
 def test_more_results_and_more_checks_leave_less():
@@ -247,8 +329,8 @@ def test_no_checks_cost_nothing_and_find_nothing():
 
 
 def test_good_nodes_are_left_alone():
-    for rule in ("quorum", "boinc", "ours"):
-        (outcome,) = runs(rule, 1, nodes=100, results=30, bad=0.0)
+    for policy in ("quorum", "boinc", "ours"):
+        (outcome,) = runs(policy, 1, nodes=100, results=30, bad=0.0)
         assert (outcome.false_given, outcome.false_accepted, outcome.good_caught) == (0, 0, 0)
 
 
@@ -294,6 +376,15 @@ def test_the_closed_form_is_what_the_simulation_does(mix, lie, fault):
     assert np.mean([o.cost for o in outcomes]) - 1 == pytest.approx(found.extra_cost, rel=0.06)
     first, error = mean([o.false_at_first * 12 / given for o in outcomes])
     assert abs(first - found.at_first) < 4 * error
+
+
+def test_results_of_one_segment_in_the_simulation():
+    """What a run does whose segments are tasks: escape and cost as the closed form has them."""
+    outcomes = runs("ours", 12, nodes=200, bad=0.05, mix=(Kind.FLIPS,), segments=1, lie_segments=1, results=25)
+    found = assure(26, 1, Fault(label="", rate=0.2, wrong=1, as_verifier=True), POLICY, bad=0.05)
+    escape, error = mean([o.false_accepted * 12 / sum(o.false_given for o in outcomes) for o in outcomes])
+    assert abs(escape - found.in_the_end) < 4 * error
+    assert np.mean([o.cost for o in outcomes]) - 1 == pytest.approx(found.extra_cost, rel=0.06)
 
 
 def test_checks_alone_cost_what_they_should():
