@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,11 @@ def test_points_that_need_other_rounds_get_their_own(tmp_path: Path) -> None:
     plan = expand(tune(asked, home, None, 1, fresh=False).study)
     rounds = [{task.parameters["steps"] for task in run.tasks if task.stage == "advance"} for run in plan.realisations]
     assert rounds == [{4, 2}, {5}]
+
+
+def test_of_two_runs_that_want_figures_at_once_one_measures(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: tune(study(), home, None, 1, fresh=False), range(2))
+    assert first.figures is not None
+    assert first == second

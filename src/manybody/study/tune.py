@@ -6,13 +6,14 @@ too, one file a study: a study that is resumed has the same tasks, whatever was 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import secrets
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,12 +102,23 @@ def _figures(study: Study, home: Home, address: str | None, workers: int | None,
     """What is known of a network, or what is measured there now."""
     network = address or f"{workers or usable_cores()} workers on {platform.node()}"
     place = home.path / FOLDER / "networks" / f"{digest_document([network, study.method.name])}.json"
-    known = None if fresh else _read(place)
-    if known is not None:
-        return known
-    with closing(open_backend(address, home, workers)) as backend:
-        costs = measure(study, home, backend)
-    return _keep(place, Figures(network=network, costs=costs, measured=time.time()), replace=True)
+    with _alone(home):
+        known = None if fresh else _read(place)
+        if known is not None:
+            return known
+        with closing(open_backend(address, home, workers)) as backend:
+            costs = measure(study, home, backend)
+        return _keep(place, Figures(network=network, costs=costs, measured=time.time()), replace=True)
+
+
+@contextmanager
+def _alone(home: Home) -> Iterator[None]:
+    """Be the one run of a home that measures: two at once would disturb each other's times and remove each other's results."""
+    folder = home.path / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, or its process killed
+        yield
 
 
 def measure(study: Study, home: Home, backend: Backend) -> Costs:
