@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -9,11 +10,12 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from manybody.core.digest import digest_bytes
 from manybody.network.federation.membership import Joined
 from manybody.network.federation.serve import Office
 from manybody.store.home import Home
@@ -32,6 +34,13 @@ HEADS = {
     "an endless line": b"POST %s?",
     "no HTTP": b"\x00\xff%s",
 }
+FIELD = """
+name: small-field
+system: {name: advected-field, waves: [{cycles_x: 1, cycles_y: 1}]}
+method: {name: finite-volume, duration: 0.25, steps_per_round: 4}
+measures: [field-variance]
+checks: [conservation]
+"""
 CHUNK = os.urandom(1 << 16).replace(b"\r", b"x").replace(b"\n", b"x")
 
 
@@ -86,22 +95,74 @@ def test_a_node_whose_disk_is_full_gives_the_work_to_others(town: Town, tmp_path
 
 
 @pytest.mark.fault(
+    "a full disk",
+    on="federation",
+    happens="a gateway that cannot keep a result says so; nodes hold it and try again until there is room",
+    kept="everything: no attempt is lost",
+)
+def test_a_gateway_whose_disk_is_full_gets_the_results_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in installed(tmp_path / "plugin").items():
+        monkeypatch.setenv(name, value)
+    stored = tmp_path / "gateway" / "objects"
+    with small_disk(stored, "4m"), Town(tmp_path, LEASE_S) as town:
+        (one,) = town.add_nodes("one")
+        ballast = stored / "ballast"
+        ballast.write_bytes(bytes(3_500_000))
+        big = [task("fill", nbytes=1_000_000).model_copy(update={"repeat": repeat}) for repeat in range(3)]
+        campaign = Campaign(town, big)
+        one.wait_for("is full.*Trying again")
+        ballast.unlink()
+        campaign.go()
+        assert set(campaign.results) == {each.digest for each in big}
+        assert campaign.kinds() <= {"started", "progress", "finished"}
+        assert all(digest_bytes(town.home.objects.path(each).read_bytes()) == each for each in campaign.results.values())
+        campaign.backend.close()
+
+
+def wrong_clock(folder: Path, hours: int) -> dict[str, str]:
+    """Environment of a process whose time of day is wrong."""
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler for the wrong clock")
+    library, source = folder / "wrong_clock.so", Path(__file__).with_name("wrong_clock.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"], check=True)
+    return {"LD_PRELOAD": str(library), "WRONG_CLOCK_S": str(hours * 3600)}
+
+
+@pytest.mark.fault(
     "clock skew",
     on="federation",
     happens="nothing: the protocol knows durations only, and no time of day of a node",
     kept="everything, with a clock 20 hours behind and 200 ahead",
 )
-@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler for the shifted clock")
 @pytest.mark.parametrize("hours", [-20, 200])
 def test_a_node_whose_clock_is_wrong_works_like_any_other(town: Town, tmp_path: Path, hours: int) -> None:
-    library = tmp_path / "wrong_clock.so"
-    source = Path(__file__).with_name("wrong_clock.c")
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"], check=True)
-    wrong = {"LD_PRELOAD": str(library), "WRONG_CLOCK_S": str(hours * 3600)}
+    wrong = wrong_clock(tmp_path, hours)
     town.start_node("wrong", Office(town.home).invite(), environment=wrong).wait_for("is ready")
     campaign = Campaign(town, iterations(4))
     campaign.verify()
-    assert {event.kind for event in campaign.events} <= {"started", "progress", "finished"}
+    assert campaign.kinds() <= {"started", "progress", "finished"}
+
+
+@pytest.mark.fault(
+    "clock skew",
+    on="federation",
+    happens="the gateway's clock is set, by a day, while nodes work: it notices, and lets no lease run out by it",
+    kept="everything: no attempt is lost",
+)
+def test_a_gateway_whose_clock_is_set_takes_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in installed(tmp_path / "plugin").items():
+        monkeypatch.setenv(name, value)
+    late = tmp_path / "late"
+    with Town(tmp_path, LEASE_S, wrong_clock(tmp_path, 24) | {"WRONG_CLOCK_SINCE": str(late)}) as town:
+        right = {"LD_PRELOAD": "", "WRONG_CLOCK_SINCE": ""}
+        town.start_node("one", Office(town.home).invite(), environment=right).wait_for("is ready")
+        campaign = Campaign(town, iterations(3, 4_000_000))
+        campaign.go(lambda event: event.kind == "progress")
+        late.touch()
+        campaign.verify()
+        assert campaign.kinds() <= {"started", "progress", "finished"}
 
 
 @pytest.mark.fault(
@@ -119,6 +180,27 @@ def test_a_second_gateway_and_a_second_node_are_refused(town: Town) -> None:
     assert twin.wait() == 2
     assert f"process {one.pid} runs as one" in twin.said
     Campaign(town, iterations(2)).verify()
+
+
+@pytest.mark.fault(
+    "a second coordinator started by mistake",
+    on="federation",
+    happens="two runs of the same study share the work, and write the same report",
+    kept="one result a task; both runs end with the same verdict",
+)
+def test_two_runs_of_a_study_at_once_share_its_work(town: Town, tmp_path: Path) -> None:
+    town.add_nodes("one", "two")
+    study = tmp_path / "study.yaml"
+    study.write_text(FIELD, encoding="utf-8")
+    words = ("run", str(study), "--network", town.address, "--json", "--out", str(tmp_path / "out"))
+    where = {"MANYBODY_HOME": str(town.home.path)}
+    several = [Process(tmp_path / f"run-{number}", *words, environment=where) for number in range(2)]
+    assert [run.wait() for run in several] == [0, 0], [run.said for run in several]
+    told = [json.loads(run.said.splitlines()[-1]) for run in several]
+    with closing(town.home.ledger()) as ledger:
+        finished = [len(ledger.history(row.task.digest)) for row in ledger.tasks(1)]
+    assert set(finished) == {1}
+    assert sum(each["tasks"]["computed"] for each in told) == len(finished) == told[0]["tasks"]["total"]
 
 
 @pytest.mark.fault(

@@ -1,13 +1,16 @@
-/* Shifts the time of day by WRONG_CLOCK_S seconds, for a process that is started with LD_PRELOAD. */
+/* Shifts the time of day by WRONG_CLOCK_S seconds, for a process that is started with LD_PRELOAD; with
+   WRONG_CLOCK_SINCE, only since the file of that name is there. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <sys/time.h>
 #include <time.h>
+#include <unistd.h>
 
 static long shift(void) {
-    const char *text = getenv("WRONG_CLOCK_S");
-    return text ? atol(text) : 0;
+    const char *text = getenv("WRONG_CLOCK_S"), *since = getenv("WRONG_CLOCK_SINCE");
+    if (!text || (since && *since && access(since, F_OK))) return 0;
+    return atol(text);
 }
 
 int clock_gettime(clockid_t clock, struct timespec *now) {
