@@ -11,7 +11,15 @@ from pydantic import Field
 
 from manybody.core.digest import digest_document
 from manybody.core.random import Key
-from manybody.core.spec import Spec
+from manybody.core.spec import Frozen, Spec
+
+
+class Needs(Frozen):
+    """What a node must have for a task: `cores` to lend it at once, `gpus`, and `memory_bytes` for it alone."""
+
+    cores: int = Field(1, ge=1)
+    gpus: int = Field(0, ge=0)
+    memory_bytes: int = Field(0, ge=0)
 
 
 class Task(Spec):
@@ -19,7 +27,7 @@ class Task(Spec):
 
     Its digest is its identity. `inputs` names the tasks whose results this one reads, by digest. `replica` asks
     for an independent computation of the same thing: it is part of the identity but not of the randomness, so
-    an honest replica gives the same bits. `cost` is a prediction in core-seconds and no part of the identity.
+    an honest replica gives the same bits. `cost`, a prediction in core-seconds, and `needs` are no part of the identity.
     """
 
     method: str
@@ -32,10 +40,11 @@ class Task(Spec):
     repeat: int = 0
     replica: int = 0
     cost: float = Field(1.0, ge=0)
+    needs: Needs = Needs()
 
     def document(self) -> dict[str, Any]:
-        """What is digested: everything but the cost."""
-        return self.model_dump(mode="json", exclude={"cost"})
+        """What is digested: everything but the cost and the needs."""
+        return self.model_dump(mode="json", exclude={"cost", "needs"})
 
     @property
     def label(self) -> str:

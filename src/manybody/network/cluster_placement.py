@@ -31,13 +31,15 @@ class Demand:
 
 
 def demand(task: Task, threads: int) -> Demand:
-    """What a task demands: its cores, for a gang one a member; a GPU where its parameters name one; memory where they say."""
-    amounts: dict[str, float] = {"cores": float(cores(task, threads))}
-    if str(task.parameters.get("device", "")).startswith("cuda"):
-        amounts["gpu"] = 1.0
-    if isinstance(memory := task.parameters.get("memory_bytes"), int | float):
-        amounts["memory"] = float(memory)
-    return Demand(amounts)
+    """What a task demands: its cores, for a gang one a member; GPUs and memory where its needs or its parameters say so."""
+    on_gpu = str(task.parameters.get("device", "")).startswith("cuda")
+    memory = task.parameters.get("memory_bytes")
+    amounts = {
+        "cores": float(cores(task, threads)),
+        "gpu": float(max(task.needs.gpus, on_gpu)),
+        "memory": max(float(task.needs.memory_bytes), float(memory) if isinstance(memory, int | float) else 0.0),
+    }
+    return Demand({name: amount for name, amount in amounts.items() if amount})
 
 
 @dataclass

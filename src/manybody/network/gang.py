@@ -45,9 +45,9 @@ class LostMemberError(TaskError):
 
 
 def cores(task: Task, threads: int) -> int:
-    """The cores that a task takes: the `threads` of its worker, or one for each of its `members`."""
+    """The cores that a task takes: the `threads` of its worker, as many as it needs, or one for each of its `members`."""
     members = task.parameters.get("members", 0)
-    return max(threads, members) if isinstance(members, int) else threads
+    return max(threads, task.needs.cores, members if isinstance(members, int) else 0)
 
 
 def slots(task: Task, threads: int) -> int:

@@ -17,6 +17,7 @@ import psutil
 from manybody.core.protocols import Event, NodeInfo
 from manybody.core.task import Task
 from manybody.network.gang import cores, slots
+from manybody.network.machine import Machine
 from manybody.network.messages import BackendError, Checkpointed, Failed, Finished, Progressed, Ready, Run
 from manybody.network.process import Worker
 from manybody.store.provenance import usable_cores
@@ -45,7 +46,8 @@ class Embedded:
     Its workers share the caller's store, so its attempts can go on from checkpoints (`core.protocols.Checkpointing`),
     which they store about every `checkpoint_s` seconds; 0 stores each that a task offers.
 
-    A task of a gang takes as many workers' room as its members need, and waits until there is: nothing overtakes it.
+    A task of a gang takes as many workers' room as its members need, one that needs several cores likewise, and waits until
+    there is: nothing overtakes it. One that needs more than this machine has is refused: its attempt fails at once.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class Embedded:
         self._selector = selectors.DefaultSelector()
         self._workers: list[Worker] = []
         self._queue: dict[str, Queued] = {}
+        self._refused: list[Event] = []
+        self._machine = Machine.here(self.limit * threads_per_worker)
         self._started = 0
         self._crashes = 0
         self._closed = False
@@ -87,6 +91,10 @@ class Embedded:
     def _enqueue(self, order: Run, avoid: frozenset[str]) -> None:
         if self._closed:
             raise BackendError("This backend is closed. Make a new one.")
+        if lacking := self._machine.lacks(order.task.needs):
+            reason = f"{order.task.label}: expected a machine that has what it needs; this one lacks {lacking}."
+            self._refused.append(Event("failed", order.attempt, order.task.digest, reason=reason))
+            return
         if (wanted := cores(order.task, self.threads)) > self.most_members():
             remedy = "Use more workers, or a gang with fewer members."
             raise BackendError(f"{order.task.label}: expected at most {self.most_members()} members; got {wanted}. {remedy}")
@@ -97,6 +105,8 @@ class Embedded:
     def events(self, timeout: float | None = None) -> Iterator[Event]:
         """Events as they come; ends after `timeout` seconds without one, or when nothing is queued or running."""
         last = time.monotonic()
+        while self._refused:
+            yield self._refused.pop(0)
         while self._queue or any(worker.order for worker in self._workers):
             for worker in self._assign():
                 if worker.order:  # not cancelled since
@@ -114,6 +124,8 @@ class Embedded:
     def poll(self) -> Iterator[Event]:
         """The events that are there now, without waiting; hears idle workers too, which `events` leaves for later."""
         ready = True
+        while self._refused:
+            yield self._refused.pop(0)
         while ready:
             for worker in self._assign():
                 if worker.order:
@@ -130,6 +142,7 @@ class Embedded:
     def cancel(self, attempt: str) -> None:
         """Stop an attempt; no event of it follows. A worker that computes it is killed."""
         self._queue.pop(attempt, None)
+        self._refused = [event for event in self._refused if event.attempt != attempt]
         for worker in [worker for worker in self._workers if worker.order and worker.order.attempt == attempt]:
             self._dismiss(worker)
 
@@ -170,10 +183,12 @@ class Embedded:
         """Hand queued attempts, in order, to workers that are ready; start those that are missing. Who got one."""
         free = sorted((worker for worker in self._workers if worker.order is None), key=lambda worker: not worker.ready)
         room = self.limit - sum(slots(worker.order.task, self.threads) for worker in self._workers if worker.order)
+        spare = self._machine.beside(worker.order.task.needs for worker in self._workers if worker.order)
         assigned = []
         for queued in list(self._queue.values()):
             room -= slots(queued.order.task, self.threads)
-            if room < 0 or (not free and len(self._workers) >= self.limit):
+            full, spare = spare.lacks(queued.order.task.needs), spare.beside([queued.order.task.needs])
+            if full or room < 0 or (not free and len(self._workers) >= self.limit):
                 break
             worker = next((worker for worker in free if worker.name not in queued.avoid), None)
             if worker is None:

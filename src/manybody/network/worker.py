@@ -46,7 +46,7 @@ class Lent:
     device = "cpu"
 
     def __init__(self, order: Run, channel: socket.socket, objects: ObjectStore, threads: int, checkpoint_s: float) -> None:
-        self.threads = threads
+        self.threads = max(threads, order.task.needs.cores)
         self.resumed, self.earlier_s = False, 0.0
         self._order, self._channel, self._objects = order, channel, objects
         self._checkpoint_s = checkpoint_s

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, func, or_, select, tuple_, update
 
 from manybody.core.digest import canonical_json
-from manybody.core.task import Task
+from manybody.core.task import Needs, Task
 from manybody.store.database import Database
 from manybody.store.liveness import Owner
 from manybody.store.schema import attempts as claims
@@ -190,9 +190,16 @@ def is_anything_waiting(connection: Connection) -> bool:
 
 
 def lease(
-    connection: Connection, member: int, name: str, methods: Sequence[tuple[str, str]], free: int, lease_s: float, alive_s: float
+    connection: Connection,
+    member: int,
+    name: str,
+    methods: Sequence[tuple[str, str]],
+    free: int,
+    lease_s: float,
+    alive_s: float,
+    admits: Callable[[Task], bool] = lambda task: True,
 ) -> list[Queued]:
-    """Give up to `free` waiting attempts to a member that has `methods` (name, version), oldest first.
+    """Give up to `free` waiting attempts that it `admits` to a member that has `methods` (name, version), oldest first.
 
     A node that is to be avoided, by its name, never gets the attempt; one of which a worker is to be avoided only if no
     other live one (heard within `alive_s`) may run it.
@@ -217,6 +224,8 @@ def lease(
                 rivals = set(connection.execute(others).scalars()) if rivals is None else rivals
                 if rivals - shunned:
                     continue
+            if not admits(found.task):
+                continue
             taken.append(found)
             if len(taken) == free:
                 break
@@ -247,6 +256,12 @@ def prolong(connection: Connection, member: int, told: Mapping[str, tuple[str, s
         if connection.execute(update(queue).where(mine & (deadline > now)).values(changes)).rowcount:
             held.add(attempt)
     return held
+
+
+def held(connection: Connection, member: int) -> list[Needs]:
+    """What the tasks need that a member holds now."""
+    query = select(queue.c.document).where((queue.c.member == member) & (queue.c.state == "leased"))
+    return [Task.model_validate_json(document).needs for document in connection.execute(query).scalars()]
 
 
 def holds(connection: Connection, member: int, attempt: str) -> Queued | None:

@@ -21,7 +21,7 @@ import pytest
 
 from manybody.core.errors import ManybodyError
 from manybody.core.protocols import Backend, Checkpointing, Event
-from manybody.core.task import Output, Task
+from manybody.core.task import Needs, Output, Task
 from manybody.store.liveness import process_start
 from manybody.store.objects import ObjectStore
 from manybody.testing.methods import installed, task
@@ -236,6 +236,18 @@ class BackendContract:
         assert event.kind == "failed"
         for word in words:
             assert word in event.reason
+
+    @pytest.mark.parametrize(
+        ("needs", "words"),
+        [(Needs(cores=10**6), "cores"), (Needs(gpus=10**3), "gpu"), (Needs(memory_bytes=2**60), "memory")],
+    )
+    def test_a_task_that_needs_what_no_node_has_is_refused(self, bench: Bench, needs: Needs, words: str) -> None:
+        """It fails at once, and the reason says what was needed; needs that are met change nothing."""
+        modest = task("add", terms=[1.0]).model_copy(update={"needs": Needs(memory_bytes=2**20)})
+        assert bench.output(bench.run(modest)).arrays["total"] == 1.0
+        event = bench.run(modest.model_copy(update={"needs": needs}))
+        assert event.kind == "failed"
+        assert words in event.reason.lower()
 
     def test_a_missing_input_is_named(self, bench: Bench) -> None:
         """An input that the store does not have fails the task and is named."""

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from manybody.core.protocols import Event, NodeInfo
 from manybody.core.task import Progress, Task
 from manybody.network.federation.protocol import Installed, Report
+from manybody.network.federation.room import machine_of
 from manybody.network.messages import BackendError
 from manybody.store import handover, members, queue
 from manybody.store.ledger import Ledger
@@ -206,8 +207,13 @@ def _if_others_may(worker: str) -> str:
 def refusal(task: Task, reports: list[Report]) -> str:
     """Why no node could ever run a task; empty where one can, or where no node is there yet to tell."""
     have = [report.methods[task.method] for report in reports if task.method in report.methods]
-    if not reports or any(task.version == method.version and task.stage in method.stages for method in have):
+    fit = [report for report in reports if _could_run(task, report.methods.get(task.method))]
+    lacking = [machine_of(report).lacks(task.needs) for report in fit]
+    if not reports or "" in lacking:
         return ""
+    if lacking:
+        told = "; ".join(sorted(set(lacking)))
+        return f"{task.label}: expected a node that has what it needs; of those with the method one lacks {told}."
     if not have:
         known = ", ".join(sorted({name for report in reports for name in report.methods})) or "no method at all"
         return f"{task.label}: expected a method that a node has ({known}); got `{task.method}`. Install it on the nodes."
@@ -217,6 +223,10 @@ def refusal(task: Task, reports: list[Report]) -> str:
             f"{task.label}: expected version {task.version} of {task.method}; the nodes have {theirs}. Install the same release."
         )
     return f"{task.label}: expected a stage of {', '.join(have[0].stages)}; got `{task.stage}`."
+
+
+def _could_run(task: Task, method: Installed | None) -> bool:
+    return method is not None and task.version == method.version and task.stage in method.stages
 
 
 def _versions(have: list[Installed]) -> str:

@@ -11,6 +11,7 @@ from manybody.core.protocols import MethodSpec, SystemSpec
 from manybody.core.task import Task
 from manybody.network.federation.protocol import Installed, Report
 from manybody.network.local import Embedded
+from manybody.network.machine import devices
 from manybody.store.provenance import provenance, usable_cores
 
 
@@ -35,13 +36,6 @@ def report(workers: int | None = None, threads: int = 1, speed: dict[str, float]
         speed=speed or {},
         provenance=provenance(),
     )
-
-
-def devices() -> tuple[str, ...]:
-    """The NVIDIA devices that the driver of this machine tells of, by model."""
-    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    lines = [line for path in files for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
-    return tuple(line.partition(":")[2].strip() for line in lines if line.startswith("Model:"))
 
 
 def measure(objects: Path, threads: int = 1) -> dict[str, float]:

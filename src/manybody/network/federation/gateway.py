@@ -46,6 +46,7 @@ from manybody.network.federation.protocol import (
 )
 from manybody.network.federation.protocol import Authority as AuthorityMessage
 from manybody.network.federation.results import Results, progress_text, receive
+from manybody.network.federation.room import Room, machine_of
 from manybody.network.federation.writer import Writer
 from manybody.store import members, queue
 from manybody.store.database import Database
@@ -206,7 +207,10 @@ class Gateway:
 
         def take(connection: Connection) -> list[queue.Queued]:
             members.greet(connection, member.id, time.time(), asked.load)
-            return queue.lease(connection, member.id, member.name, methods, asked.free, lease_s, self.settings.alive_s)
+            room = Room(machine_of(report), lambda: queue.held(connection, member.id))
+            return queue.lease(
+                connection, member.id, member.name, methods, asked.free, lease_s, self.settings.alive_s, room.admits
+            )
 
         return [
             Order(

@@ -257,7 +257,7 @@ _NEW_IN_2: dict[type[BaseModel], Any] = {
     Welcome: {"checkpoint_s", "checkpoint_limit"},
     AskWork: {"load"},
     Heartbeat: {"load"},
-    Work: {"orders": {"__all__": {"checkpoint": True}}},
+    Work: {"orders": {"__all__": {"checkpoint": True, "task": {"needs": True}}}},
 }
 
 
