@@ -89,6 +89,7 @@ def results_dataset(plan: Plan, evidence: Evidence) -> xarray.Dataset:
             ("correlation_time", [each.correlation_time for each in found]),
         ):
             variables[f"{name}_{part}"] = ("point", np.array(counts, dtype=np.float64))
+    _even(variables)
     return xarray.Dataset(variables, coords=_coordinates(plan), attrs=_attributes(plan))
 
 
@@ -113,6 +114,15 @@ def _grid(plan: Plan, runs: dict[tuple[int, int], Samples], read: Callable[[Samp
     repeats = range(plan.study.repeats)
     rows = _padded([read(runs[point.index, repeat]) for point in plan.points for repeat in repeats])
     return rows.reshape(len(plan.points), len(repeats), -1)
+
+
+def _even(variables: dict[str, Any]) -> None:
+    """Pad the series of all measures to one length, in place: some are read from samples, some from stored configurations."""
+    series = {name: variable for name, variable in variables.items() if variable[0][-1] == "sample"}
+    longest = max((variable[1].shape[-1] for variable in series.values()), default=0)
+    for name, (dims, values, *rest) in series.items():
+        room = [(0, 0), (0, 0), (0, longest - values.shape[-1])]
+        variables[name] = (dims, np.pad(values, room, constant_values=np.nan), *rest)
 
 
 def _padded(rows: Sequence[Any]) -> np.ndarray:

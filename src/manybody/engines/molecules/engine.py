@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from manybody.core.errors import InputError, Problem, TaskError
 from manybody.core.random import Key
@@ -111,6 +112,7 @@ class MoleculeEngine:
         masses = self.topology.masses
         rows = np.empty((samples, 8))
         x, v = state.positions.numpy().copy(), state.velocities.numpy().copy()
+        self._refuse(~np.isfinite(x + v).all(axis=1), state.step)
         steps, heat = samples * stride, state.heat
         noise, chi2 = self.bath.noise(state.key, state.step, steps, len(masses))
         near = self.field.lists(x)  # afresh, so that the state alone determines every later bit
@@ -254,10 +256,14 @@ class MoleculeEngine:
 
     def _refuse_explosion(self, v: Array, found: Evaluation, step: int) -> None:
         fast = (v**2).sum(axis=1) * self.time_step**2
-        if fast.max() < LONGEST_STEP**2 and math.isfinite(found.energy):
+        if not fast.max() < LONGEST_STEP**2 or not math.isfinite(found.energy):
+            self._refuse(~(fast < LONGEST_STEP**2) | ~np.isfinite(found.forces).all(axis=1), step)
+
+    def _refuse(self, bad: NDArray[np.bool_], step: int) -> None:
+        """Stop the run if any atom is bad."""
+        if not bad.any():
             return
-        bad = ~(fast < LONGEST_STEP**2) | ~np.isfinite(found.forces).all(axis=1)
-        atom = int(np.flatnonzero(bad)[0]) if bad.any() else 0
+        atom = int(np.flatnonzero(bad)[0])
         name = f"{self.topology.names[atom]} of {self.topology.residues[atom]} {self.topology.residue[atom] + 1}"
         raise TaskError(
             f"Step {step}: atom {atom} ({name}) flies further than {LONGEST_STEP} nm in one time step, or has no finite "

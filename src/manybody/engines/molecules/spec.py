@@ -22,7 +22,8 @@ from manybody.core.units import Dimension, Length, Temperature, Time, UnitSystem
 AVOGADRO = 6.02214076e23
 MOLECULAR_UNITS = UnitSystem(length=1e-9, energy=1e3 / AVOGADRO, mass=1e-3 / AVOGADRO)
 KELVIN = 1.380649e-23 * AVOGADRO / 1e3  # k_B in kJ/(mol K)
-WATER_MASS = 15.999 + 2 * 1.008  # u
+OXYGEN_MASS, HYDROGEN_MASS = 15.999, 1.008  # u, IUPAC's abridged standard atomic weights
+WATER_MASS = OXYGEN_MASS + 2 * HYDROGEN_MASS
 FILES = Path(__file__).parent / "files"
 
 WaterModel = Literal["spce", "tip3p"]
@@ -209,15 +210,16 @@ class ForceFieldDynamics(MethodSpec):
         )
         if self.thermostat == "langevin":
             return (energy,)
-        # Each step rounds every momentum, which is at most a few thermal ones of a molecule, by eps in a random direction.
-        steps = self.leg(time=self.segment).steps
-        atoms = system.atoms if isinstance(system, WaterBox) else 1000
-        bound = 100 * math.sqrt(steps * atoms) * 2.3e-16
+        # A rigid bond is kept by moving its atoms, so each step rounds positions, and velocities by that over the step.
+        steps, atoms, size = self.leg(time=self.segment).steps, 1000, 1.0
+        if isinstance(system, WaterBox):
+            atoms, size = system.atoms, system.box
+        per_step = 2.3e-16 * size / self.time_step * OXYGEN_MASS / math.sqrt(system.temperature)
         momentum = Conserved(
             series="momentum",
             claim="the total momentum stays what it was, in thermal momenta of one atomic mass unit",
-            tolerance=bound,
-            tolerance_from=f"a hundred times the round-off of {steps} random steps of {atoms} additions in double precision",
+            tolerance=100 * math.sqrt(steps * atoms) * per_step,
+            tolerance_from=f"a hundred times the round-off of positions in {steps} random steps of {atoms} atoms",
             drift=False,
         )
         return (energy, momentum)

@@ -1,7 +1,7 @@
 """Rigid three-site models of water, and boxes of them to start from.
 
 Sources: SPC/E, H. J. C. Berendsen, J. R. Grigera and T. P. Straatsma, J. Phys. Chem. 91, 6269 (1987); TIP3P, W. L.
-Jorgensen et al., J. Chem. Phys. 79, 926 (1983). Masses: IUPAC's abridged standard atomic weights.
+Jorgensen et al., J. Chem. Phys. 79, 926 (1983).
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from manybody.core.random import Key
-from manybody.engines.molecules.spec import WaterModel
+from manybody.engines.molecules.spec import HYDROGEN_MASS, OXYGEN_MASS, WaterModel
 from manybody.engines.molecules.topology import Array, Topology
 from manybody.numerics.constraints import Constraints
 from manybody.numerics.nonbonded import ListedPairs, lorentz_berthelot
-
-OXYGEN, HYDROGEN = 15.999, 1.008  # u
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def water_topology(model: WaterModel, molecules: int) -> Topology:
     """That many rigid molecules, each O, H, H."""
     water = MODELS[model]
     atoms = np.arange(3 * molecules).reshape(-1, 3)
-    masses = np.tile([OXYGEN, HYDROGEN, HYDROGEN], molecules)
+    masses = np.tile([OXYGEN_MASS, HYDROGEN_MASS, HYDROGEN_MASS], molecules)
     c12, c6 = lorentz_berthelot(np.array([water.sigma, 0.0]), np.array([water.epsilon, 0.0]))
     nothing = np.empty(0)
     shape = np.full(molecules, water.bond), np.full(molecules, water.base)
