@@ -23,7 +23,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from manybody.core.digest import canonical_json, digest_bytes
-from manybody.core.errors import InputError, Problem
+from manybody.core.errors import InputError, Problem, TaskError
 from manybody.core.spec import Spec
 from manybody.federate.bounded import Codec, has_zfp, pack, unpack
 from manybody.federate.pod import Basis
@@ -252,6 +252,24 @@ def decode(
     if not np.all(np.isfinite(restored)):
         raise _bad(where, "finite numbers", "NaN or infinite ones")
     return restored
+
+
+class Bounded:
+    """Embeddings for methods that let neighbours exchange less than all bits (`core.split.Embedding`)."""
+
+    @staticmethod
+    def encode(array: Tensor, bound: float) -> tuple[bytes, float]:
+        """The message for an array, and the largest error in it. Needs zfp, or other nodes would give other bytes."""
+        if not has_zfp():
+            expected = "expected the package zfpy, for embeddings that are the same anywhere"
+            raise TaskError(f"{expected}; it is not installed here. Install it: pip install 'manybody[compress]'.")
+        embedding = encode(array, bound)
+        return embedding.to_bytes(), embedding.header.error
+
+    @staticmethod
+    def decode(message: bytes) -> Tensor:
+        """The array of a message."""
+        return decode(message)
 
 
 def _bad(where: str, expected: str, came: str, remedy: str = "Ask the sender for it again; do not use it.") -> InputError:

@@ -32,7 +32,7 @@ def fit(timings: Sequence[Timing], workers: int) -> Costs:
     they leave these open. Dispatch shows only where there are rounds with more and with fewer tasks at a time.
     """
     seconds = np.array([timing.seconds for timing in timings])
-    terms = np.array([astuple(timing.load) for timing in timings], dtype=np.float64)
+    terms = np.array([astuple(timing.load)[:4] for timing in timings], dtype=np.float64)  # nothing is coded in a trial
     scale = np.maximum(terms.max(axis=0, initial=0.0), 1e-300)
     if np.linalg.matrix_rank(terms[:, 1:] / scale[1:]) < 3:
         raise ValueError("expected rounds that differ in waits, bytes and cell steps independently; add others")

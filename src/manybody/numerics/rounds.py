@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 CUT_WORTH = 0.5  # of a result: where a neighbour reads no more than this share, only that is sent
 
 
+EXCHANGE_RATIO = 4.0  # of a bounded exchange of a smooth field: bytes before over after
+EXCHANGE_BYTES_PER_S = 1.2e8  # encoded, verified and decoded again on a core: it pays on links slower than about 150 MB/s
+
+
 class Costs(Spec):
     """What a task costs on the network at hand. The defaults are about those of the embedded backend with two workers.
 
@@ -39,13 +43,17 @@ class Costs(Spec):
 
 @dataclass(frozen=True)
 class SplitProblem:
-    """A field [rows, columns] of `cell_bytes` a cell to be advanced by `steps`, each of which looks `halo` rows aside."""
+    """A field [rows, columns] of `cell_bytes` a cell to be advanced by `steps`, each of which looks `halo` rows aside.
+
+    `ratio` is by how much what neighbours exchange is compressed; 1 where it is not.
+    """
 
     rows: int
     columns: int
     steps: int
     halo: int
     cell_bytes: int
+    ratio: float = 1.0
 
     def most_steps(self, parts: int) -> int:
         """The most steps a round may have: the halo must come from the direct neighbours."""
@@ -57,13 +65,15 @@ class Load:
     """What a split run asks for, to be weighed with costs.
 
     `dispatches` are tasks, one after the other at the coordinator; `waits` are waves of tasks, as many at a time as there
-    are workers; `nbytes` are moved one after the other, and so are `cell_steps` computed, on the busiest worker.
+    are workers; `nbytes` are moved one after the other. On the busiest worker `cell_steps` are computed, and `coded` bytes
+    are compressed and restored.
     """
 
     dispatches: float
     waits: float
     nbytes: float
     cell_steps: float
+    coded: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,20 +108,23 @@ def load(problem: SplitProblem, workers: int, parts: int, steps_per_round: int) 
     With r rows a part and k steps, the last step computes r rows and each one before it `halo` rows more on either
     side, r + halo k on average. A worker reads its part's r rows and halo k of either neighbour, and writes r. What a
     neighbour reads is cut out by the coordinator, which reads r rows and writes 2 halo k for each part; where that is
-    more than half of the part, nothing is cut and the whole part is read instead.
+    more than half of a result, nothing is cut and all of it is read instead. Compressed edges are part of a result.
     """
     rounds = math.ceil(problem.steps / steps_per_round)
     waves = math.ceil(parts / workers)
     rows = math.ceil(problem.rows / parts)
     reach = problem.halo * steps_per_round
-    cut = reach <= CUT_WORTH * rows
-    worker_rows = 2 * rows + 2 * (reach if cut else rows)
-    coordinator_rows = rows + (2 * reach if cut else 0)
+    sent = reach / problem.ratio
+    result = rows + (2 * sent if problem.ratio > 1 else 0)
+    cut = sent <= CUT_WORTH * result
+    worker_rows = 2 * result + 2 * (sent if cut else result)
+    coordinator_rows = result + (2 * sent if cut else 0)
     return Load(
         dispatches=rounds * parts,
         waits=rounds * waves,
         nbytes=rounds * (waves * worker_rows + parts * coordinator_rows) * problem.columns * problem.cell_bytes,
         cell_steps=waves * (rows + reach) * problem.columns * problem.steps,
+        coded=rounds * waves * 2 * reach * problem.columns * problem.cell_bytes if problem.ratio > 1 else 0.0,
     )
 
 
@@ -124,7 +137,7 @@ def predict(problem: SplitProblem, costs: Costs, parts: int, steps_per_round: in
         steps_per_round=steps_per_round,
         latency_s=asked.dispatches * costs.dispatch_s + asked.waits * costs.latency_s,
         transfer_s=asked.nbytes / costs.bytes_per_s,
-        compute_s=asked.cell_steps / costs.cell_steps_per_s,
+        compute_s=asked.cell_steps / costs.cell_steps_per_s + asked.coded / EXCHANGE_BYTES_PER_S,
         redundant=reach / (rows + reach),
         steps=problem.steps,
     )

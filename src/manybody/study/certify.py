@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from manybody.core.certificate import Certificate
+from manybody.core.certificate import Certificate, Finding
 from manybody.core.protocols import Evidence
+from manybody.core.split import States
 from manybody.core.study import Plan
 from manybody.study.export import replace_whole, write_results
 from manybody.study.file import dump_study
@@ -19,10 +21,18 @@ def findings(plan: Plan, evidence: Evidence, word: Word | None = None) -> Certif
     found = [
         finding for check, tasks in zip(plan.study.checks, plan.evidence, strict=True) for finding in check.judge(evidence, tasks)
     ]
+    found += _stated(plan, evidence)
     if word is None:
         return Certificate.of(plan.study.name, plan.study.digest, found)
     certificate = Certificate.of(plan.study.name, plan.study.digest, [*found, *word.findings()])
     return certificate.model_copy(update={"missing": (*certificate.missing, *word.missing())})
+
+
+def _stated(plan: Plan, evidence: Evidence) -> Iterator[Finding]:
+    """What methods state themselves, of the first run of every point; they need no check for it."""
+    for run in plan.realisations:
+        if run.repeat == 0 and isinstance(run.point.method, States):
+            yield from run.point.method.states(run.point.system, [evidence.output(task) for task in run.measured])
 
 
 def certify(

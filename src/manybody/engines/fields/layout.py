@@ -22,13 +22,16 @@ class Layout:
 
     def __init__(self, method: FiniteVolume, system: AdvectedField, seed: int, repeat: int) -> None:
         self.method, self.system, self.seed, self.repeat = method, system, seed, repeat
-        self.costs = method.reckoned
+        self.costs, self.steps_per_round = method.reckoned, method.split.steps_per_round
+        self.sent = (
+            {"edge": STEP_HALO * self.steps_per_round, "bound": method.bound} if method.bound else {"edge": 0, "bound": 0.0}
+        )
         self.tasks: list[Task] = []
         self.gathered: Task | None = None
 
     def rounds(self) -> None:
         """The slabs at the start, then round after round; at every sample the slabs are gathered."""
-        method, k = self.method, self.method.split.steps_per_round
+        method, k = self.method, self.steps_per_round
         slabs = [self._add("start", self._part(part), self.costs.latency_s) for part in range(method.parts)]
         self._gather(0, _by_part(slabs))
         for sample in range(method.samples):
@@ -71,7 +74,7 @@ class Layout:
 
     def _part(self, index: int) -> Part:
         first, last = part_rows(self.method.rows, self.method.parts, index)
-        return Part.model_validate(self.method.grid.document() | {"first": first, "last": last})
+        return Part.model_validate(self.method.grid.document() | self.sent | {"first": first, "last": last})
 
     def _add(self, stage: str, parameters: Spec, cost: float, inputs: Mapping[str, Task] | None = None) -> Task:
         digests = {name: task.digest for name, task in (inputs or {}).items()}
@@ -88,6 +91,8 @@ def rows_read(task: Task, name: str) -> Mapping[str, slice] | None:
     """Of its neighbours' slabs a round reads as many rows as it looks aside; of a gang's samples one is gathered."""
     if task.stage == "advance" and name in ("west", "east"):
         this = Round.model_validate(task.parameters)
+        if this.edge:
+            return {"east_edge" if name == "west" else "west_edge": slice(None)}
         reach = STEP_HALO * this.steps
         return {"slab": slice(-reach, None) if name == "west" else slice(reach)}
     if task.stage == "gather" and name == "gang":

@@ -35,7 +35,7 @@ class FieldError(MeasureSpec):
         """Zero, within what the scheme's truncation makes of it and round-off."""
         run = _Run(point)
         errors = run.truncation() / run.spread
-        return ClosedForm(0.0, MARGIN * float(errors.mean()) + run.round_off, run.tolerance_from, SOURCE)
+        return ClosedForm(0.0, MARGIN * float(errors.mean()) + run.rest, run.tolerance_from, SOURCE)
 
 
 class FieldVariance(MeasureSpec):
@@ -56,7 +56,7 @@ class FieldVariance(MeasureSpec):
         """That of the exact solution. A field that deviates by e from one of standard deviation s: within 2 s e + e^2."""
         run = _Run(point)
         variances = exact_variances(run.system, run.method.rows, run.method.columns, run.times)
-        errors = MARGIN * run.truncation() + run.round_off * run.spread
+        errors = MARGIN * run.truncation() + run.rest * run.spread
         within = float(np.mean(2 * np.sqrt(variances) * errors + errors**2))
         return ClosedForm(float(variances.mean()), within, run.tolerance_from, SOURCE)
 
@@ -72,14 +72,21 @@ class _Run:
         self.spread = float(start.std())
         # A step rounds every cell about 8 times (see the tolerance of the mean); of these the last step's are all there.
         self.round_off = 8 * self.steps[-1] * ROUNDING[self.method.precision] * float(abs(start).max()) / self.spread
+        self.exchanged = self.method.exchange_effect(self.method.bound, self.steps[-1]) / self.spread
 
     @property
     def tolerance_from(self) -> str:
         """Where the tolerance comes from."""
+        exchanged = f", and the bound of the exchange, which adds {self.exchanged:.2g}" if self.exchanged else ""
         return (
             f"the truncation error of the order-4 scheme on {self.method.rows} x {self.method.columns} cells, known mode by "
-            f"mode, and the round-off of {self.steps[-1]} steps in {self.method.precision}"
+            f"mode, and the round-off of {self.steps[-1]} steps in {self.method.precision}{exchanged}"
         )
+
+    @property
+    def rest(self) -> float:
+        """What may lie between the run and the scheme in exact arithmetic, relative."""
+        return self.round_off + self.exchanged
 
     def truncation(self) -> np.ndarray:
         """Root mean square deviation of the scheme in exact arithmetic at each sample, [samples]."""

@@ -8,6 +8,8 @@ from manybody.core.spec import Spec
 
 STEP_HALO = 8  # rows that one time step looks aside: 4 stages of 2 (`numerics.stencils.HALO`, which loads a compiler)
 
+EXCHANGE_ERROR = "exchange error"  # in documents: the largest error of an embedding that was sent, so far
+
 Precision = Literal["float64", "float32"]
 
 
@@ -21,10 +23,16 @@ class Grid(Spec):
 
 
 class Part(Grid):
-    """Rows first to last (exclusive) of a grid."""
+    """Rows first to last (exclusive) of a grid.
+
+    Where neighbours are sent embeddings, they are of `edge` rows at either end, with `bound` on the error of every value;
+    both are 0 where neighbours read the rows themselves.
+    """
 
     first: int
     last: int
+    edge: int
+    bound: float
 
 
 class Round(Part):

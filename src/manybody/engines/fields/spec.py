@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from manybody.core.certificate import Finding
 from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
 from manybody.core.spec import Spec, refuse
 from manybody.core.study import Realisation
-from manybody.core.task import Task
+from manybody.core.task import Output, Task
+from manybody.engines.fields.exchange import exchange_findings
 from manybody.engines.fields.known_answers import exact_averages, stability_limit
 from manybody.engines.fields.layout import GATHER_S, Layout, rows_read
 from manybody.engines.fields.parts import STEP_HALO, Course, Grid, Moment, Precision
 from manybody.engines.fields.trials import trials
-from manybody.numerics.rounds import Costs, Prediction, SplitProblem, Trial, choose, predict
+from manybody.numerics.rounds import EXCHANGE_RATIO, Costs, Prediction, SplitProblem, Trial, choose, predict
 
 ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24}  # largest relative error of one rounded operation
 CELL_BYTES = {"float64": 8, "float32": 4}
@@ -79,6 +81,13 @@ class AdvectedField(SystemSpec):
         return self
 
 
+class Exchange(Spec):
+    """Neighbours are sent their halos compressed, every value within `bound` of what it was."""
+
+    bound: float = Field(gt=0, description="largest absolute error of a value that is sent")
+    when: Literal["auto", "always", "never"] = Field("auto", description="`auto`: where the costs say that it pays")
+
+
 class FiniteVolume(MethodSpec):
     """Finite volumes of fourth order in space and time, in slabs that advance by rounds, or together as a gang.
 
@@ -120,6 +129,7 @@ class FiniteVolume(MethodSpec):
         "rounds", description="`rounds`: tasks that run anywhere; `gang`: processes of one machine that exchange every step"
     )
     channel: Literal["gloo", "mpi"] = Field("gloo", description="what links the members of a gang")
+    exchange: Exchange | None = Field(None, description="compresses what rounds exchange, with a bound on the error")
 
     @model_validator(mode="after")
     def _splits(self) -> FiniteVolume:
@@ -134,7 +144,7 @@ class FiniteVolume(MethodSpec):
             )
         if self.samples < 2:
             refuse("duration", f"at least 2 samples, {2 * self.sample_every:g}", f"{self.duration:g}", "Sample more often.")
-        most = self.problem.most_steps(self.parts)
+        most = self._problem(1.0).most_steps(self.parts)
         if most < 1:
             remedy = f"Take at most {self.rows // STEP_HALO} parts."
             refuse(
@@ -180,14 +190,28 @@ class FiniteVolume(MethodSpec):
     @property
     def problem(self) -> SplitProblem:
         """What has to be advanced from sample to sample, for the cost model."""
-        return SplitProblem(self.rows, self.columns, self.stride, STEP_HALO, self.cell_bytes)
+        return self._problem(EXCHANGE_RATIO if self.bound else 1.0)
 
     @property
     def split(self) -> Prediction:
         """The split, and what it is expected to cost from sample to sample."""
+        return self._split(self.problem)
+
+    @property
+    def bound(self) -> float:
+        """Largest error of a value that rounds exchange; 0 where it is sent as it is."""
+        if self.exchange is None or self.run == "gang" or self.exchange.when == "never":
+            return 0.0
+        plain, coded = (self._split(self._problem(ratio)).total_s for ratio in (1.0, EXCHANGE_RATIO))
+        return self.exchange.bound if self.exchange.when == "always" or coded < plain else 0.0
+
+    def _problem(self, ratio: float) -> SplitProblem:
+        return SplitProblem(self.rows, self.columns, self.stride, STEP_HALO, self.cell_bytes, ratio)
+
+    def _split(self, problem: SplitProblem) -> Prediction:
         if self.steps_per_round != "auto":
-            return predict(self.problem, self.reckoned, self.parts, self.steps_per_round)
-        chosen = choose(self.problem, self.reckoned, [self.parts])
+            return predict(problem, self.reckoned, self.parts, self.steps_per_round)
+        chosen = choose(problem, self.reckoned, [self.parts])
         assert chosen is not None, "the slabs have rows for a halo: checked when made"
         return chosen
 
@@ -229,8 +253,9 @@ class FiniteVolume(MethodSpec):
         return rows_read(task, name)
 
     def is_open(self) -> bool:
-        """Whether the steps of a round are left to be chosen by measured costs (`numerics.rounds.Tunable`)."""
-        return self.run == "rounds" and self.steps_per_round == "auto" and self.costs is None
+        """Whether rounds, or their compression, are left to be chosen by measured costs (`numerics.rounds.Tunable`)."""
+        compresses = self.exchange is not None and self.exchange.when == "auto"
+        return self.run == "rounds" and (self.steps_per_round == "auto" or compresses) and self.costs is None
 
     def trials(self, workers: int, turn: int) -> tuple[Trial, ...]:
         """Rounds of small fields that tell what the network costs; other fields every turn."""
@@ -238,8 +263,11 @@ class FiniteVolume(MethodSpec):
 
     def settled(self, costs: Costs) -> FiniteVolume:
         """This method with the steps of a round chosen by `costs`."""
-        chosen = self.model_copy(update={"costs": costs}).split.steps_per_round
-        return type(self).model_validate(self.document() | {"steps_per_round": chosen})
+        known = self.model_copy(update={"costs": costs})
+        chosen: dict[str, Any] = {"steps_per_round": known.split.steps_per_round}
+        if self.exchange is not None:
+            chosen["exchange"] = self.exchange.document() | {"when": "always" if known.bound else "never"}
+        return type(self).model_validate(self.document() | chosen)
 
     def expected_s(self, costs: Costs) -> float:
         """Expected wall time of all rounds and of gathering the samples, seconds."""
@@ -255,15 +283,32 @@ class FiniteVolume(MethodSpec):
         steps = self.stride * self.samples
         # A step rounds a cell's value once and the sum of its fluxes three times; at the limit of stability the fluxes
         # are at most about twice the value.
-        tolerance = 8 * steps * ROUNDING[self.precision] * float(abs(start).max() / start.std())
+        rounding = 8 * steps * ROUNDING[self.precision] * float(abs(start).max() / start.std())
+        exchanged = self.exchange_effect(self.bound, steps) / float(start.std())
+        why = f"{steps} steps, each rounded by at most 8 times half a unit in the last place, all to one side"
         mean = Conserved(
             series="mean",
             claim="the mean of the field stays what it was, in standard deviations of the field at the start",
-            tolerance=tolerance,
-            tolerance_from=f"{steps} steps, each rounded by at most 8 times half a unit in the last place, all to one side",
+            tolerance=rounding + exchanged,
+            tolerance_from=f"{why}; the bound of the exchange adds {exchanged:.2g}" if exchanged else why,
             drift=False,
         )
         return (mean,)
+
+    def exchange_effect(self, error: float, steps: int) -> float:
+        """The most that errors of up to `error` in every halo make of the field after `steps`, root mean square.
+
+        No mode of a stable scheme grows, so what a round adds stays at most what it was: 2 halos of 8 k rows a part,
+        each value off by `error`, are sqrt(16 k parts / rows) `error` over the whole field. Rounds add up at worst.
+        """
+        k = self.split.steps_per_round
+        rounds = math.ceil(self.stride / k) * steps / self.stride
+        return rounds * error * math.sqrt(2 * STEP_HALO * k * self.parts / self.rows)
+
+    def states(self, system: SystemSpec, outputs: Sequence[Output]) -> list[Finding]:
+        """What a compressed exchange did (`core.split.States`); nothing where all was sent as it is."""
+        assert isinstance(system, AdvectedField)
+        return exchange_findings(self, system, outputs) if self.bound else []
 
     def twin(self, realisation: Realisation, factor: float) -> Task:
         """The whole grid in double precision, from the start, with spacing and time step ``2 factor`` times the study's."""

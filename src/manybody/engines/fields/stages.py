@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 
+from manybody.core import catalog
 from manybody.core.errors import TaskError
 from manybody.core.protocols import Context, Ring
+from manybody.core.split import Embedding
 from manybody.core.task import Output, Progress, Task
 from manybody.engines.fields.engine import FieldEngine
-from manybody.engines.fields.parts import Course, Grid, Moment, Part, Round, at_step, part_rows
+from manybody.engines.fields.parts import EXCHANGE_ERROR, Course, Grid, Moment, Part, Round, at_step, part_rows
 from manybody.engines.fields.spec import AdvectedField
 from manybody.engines.fields.state import FieldState
 from manybody.numerics.stencils import HALO
 
 STEPS_A_REPORT = 20
+EMBEDDING = "bounded"
 SERIES = ("time", "mean", "variance", "error")
 
 
 def start(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     """A slab at the start."""
     part = Part.model_validate(task.parameters)
-    return Output({"slab": _engine(task, part).start(part.first, part.last)})
+    return _result(_engine(task, part).start(part.first, part.last), part, 0.0)
 
 
 def advance(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
@@ -30,15 +34,14 @@ def advance(task: Task, inputs: Mapping[str, Output], context: Context) -> Outpu
     this = Round.model_validate(task.parameters)
     rows, reach = this.last - this.first, HALO * this.steps
     slab = _engine(task, this).slab(rows, reach)
-    west, own, east = (
-        _rows(task, inputs, name, count, this) for name, count in (("west", reach), ("own", rows), ("east", reach))
-    )
+    own = _rows(task, inputs, "own", rows, this)
+    west, east = (_edge(task, inputs, name, reach, this) for name in ("west", "east"))
     slab.load(west[len(west) - reach :], own, east[:reach])
     inset, share = 0, (this.last - this.first) / this.rows  # of the square: all parts together advance it once
     for step in range(1, this.steps + 1):
         inset = slab.advance(inset)
         context.progress(Progress(step / this.steps, share * step * this.time_step, "time units"))
-    return Output({"slab": np.ascontiguousarray(slab.values)})
+    return _result(slab.values, this, float(inputs["own"].document.get(EXCHANGE_ERROR, 0.0)))
 
 
 def gather(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
@@ -65,7 +68,9 @@ def gather(task: Task, inputs: Mapping[str, Output], context: Context) -> Output
     }
     before = inputs["before"].arrays if "before" in inputs else dict.fromkeys(SERIES, np.empty(0))
     arrays = {name: np.append(before[name], found[name]) for name in SERIES}
-    return Output(arrays | {"field": field}, {"step": moment.step, "field_error": found["error"]})
+    errors = [read.document[EXCHANGE_ERROR] for read in inputs.values() if EXCHANGE_ERROR in read.document]
+    exchanged = {EXCHANGE_ERROR: max(errors)} if errors else {}
+    return Output(arrays | {"field": field}, {"step": moment.step, "field_error": found["error"], **exchanged})
 
 
 def converge(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
@@ -102,6 +107,31 @@ def together(task: Task, inputs: Mapping[str, Output], ring: Ring, context: Cont
 
 def _engine(task: Task, grid: Grid) -> FieldEngine:
     return FieldEngine(AdvectedField.model_validate(task.system), grid)
+
+
+def _result(slab: np.ndarray, part: Part, earlier_error: float) -> Output:
+    """A slab, and where its neighbours are sent embeddings of its edges, these and the largest error in any so far."""
+    slab = np.ascontiguousarray(slab)
+    if not part.edge:
+        return Output({"slab": slab})
+    edges = {"west_edge": slab[: part.edge], "east_edge": slab[len(slab) - part.edge :]}
+    coded = {name: _embedding().encode(edge, part.bound) for name, edge in edges.items()}
+    messages = {name: np.frombuffer(message, np.uint8) for name, (message, _) in coded.items()}
+    return Output({"slab": slab, **messages}, {EXCHANGE_ERROR: max(earlier_error, *(error for _, error in coded.values()))})
+
+
+def _embedding() -> Embedding:
+    return cast("Embedding", catalog.load("embeddings", EMBEDDING))
+
+
+def _edge(task: Task, inputs: Mapping[str, Output], name: str, rows: int, this: Round) -> np.ndarray:
+    """What a round reads of a neighbour: rows of its slab, or the embedding of its edge."""
+    if not this.edge:
+        return _rows(task, inputs, name, rows, this)
+    array = "east_edge" if name == "west" else "west_edge"
+    message = inputs[name].arrays.get(array) if name in inputs else None
+    decoded = _embedding().decode(message.tobytes()) if message is not None else np.zeros(0)
+    return _rows(task, {name: Output({"slab": decoded})}, name, rows, this)
 
 
 def _rows(task: Task, inputs: Mapping[str, Output], name: str, rows: int, grid: Grid) -> np.ndarray:
