@@ -4,21 +4,27 @@ import importlib.util
 import json
 import logging
 import os
+import re
+import uuid
 from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.server.strategy import FedAvg as LegacyFedAvg
 from flwr.server.workflow import SecAggPlusWorkflow
 from flwr.serverapp import strategy
+from flwr.supercore import telemetry
 
 from manybody.core import catalog
-from manybody.core.task import Output
+from manybody.core.errors import InputError, TaskError
+from manybody.core.task import Output, Task
 from manybody.federate.flower import Client, FlowerGrid, SecureTraining, Training
+from manybody.federate.flower.records import pack, unpack
 from manybody.federate.flower.secagg import SecAggPlusTraining, secagg_plus
 from manybody.network.local import Embedded
-from manybody.store.encoding import encode
+from manybody.store.encoding import decode, encode
 from manybody.store.objects import ObjectStore
 from manybody.testing.federation import Town
 
@@ -71,6 +77,18 @@ def parties(objects, count=3, features=4):
         for i, (x, y) in enumerate(found)
     ]
     return clients, found
+
+
+def mean_of_steps(data, w):
+    """What federated averaging gives: the mean of what each site's three steps end with, weighted by samples."""
+    ends = []
+    for x, y in data:
+        end = w.copy()
+        for _ in range(3):
+            end = end - 0.3 * x.T @ (x @ end - y) / len(y)
+        ends.append(end)
+    samples = [len(y) for _, y in data]
+    return np.average(ends, axis=0, weights=samples), sum(samples)
 
 
 @pytest.fixture(scope="module")
@@ -136,16 +154,168 @@ def test_training_finds_what_all_data_together_say(backend, objects):
     assert losses == sorted(losses, reverse=True)
 
 
-def mean_of_steps(data, w):
-    """What federated averaging gives: the mean of what each site's three steps end with, weighted by samples."""
+def changed(clients, number, **parameters):
+    """The clients, one of them with other parameters."""
+    return [
+        Client(c.name, c.inputs, dict(c.parameters) | (parameters if place == number else {})) for place, c in enumerate(clients)
+    ]
+
+
+def asking(grid, **settings):
+    """The messages of a round for all clients, by Flower's own strategy."""
+    return strategy.FedAvg().configure_train(1, record({"w": np.zeros(4)}), ConfigRecord(settings), grid)
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "reason"),
+    [
+        ("fail", ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "the training diverged"),
+        ("die", ErrorCode.NODE_UNAVAILABLE, "SIGKILL"),
+        ("nan", ErrorCode.MOD_FAILED_PRECONDITION, "expected finite numbers"),
+        ("shape", ErrorCode.MOD_FAILED_PRECONDITION, r"expected float64\[4\]; got float64\[3\]"),
+        ("type", ErrorCode.MOD_FAILED_PRECONDITION, r"expected float64\[4\]; got float32\[4\]"),
+        ("name", ErrorCode.MOD_FAILED_PRECONDITION, r"tensor w: expected float64\[4\]; got nothing"),
+        ("samples", ErrorCode.MOD_FAILED_PRECONDITION, "`samples`, a positive number"),
+    ],
+)
+def test_a_client_that_gives_no_answer_is_an_error_and_left_out(how, code, reason, backend, objects):
+    clients, data = parties(objects)
+    training = Training("least-squares", stages={"train": "spoil"})
+    with FlowerGrid(backend, objects, training, changed(clients, 1, how=how)) as grid:
+        replies = list(grid.send_and_receive(asking(grid)))
+        assert [reply.metadata.src_node_id for reply in replies] == [1, 2, 3]
+        assert [reply.has_error() for reply in replies] == [False, True, False]
+        assert replies[1].error.code == code
+        assert replies[1].error.reason.startswith("client site-1: ")
+        assert re.search(reason, replies[1].error.reason)
+        arrays, metrics = strategy.FedAvg().aggregate_train(1, replies)
+    np.testing.assert_allclose(tensors(arrays)["w"], mean_of_steps([data[0], data[2]], np.zeros(4))[0], rtol=1e-13)
+    assert metrics.keys() == {"loss"}
+
+
+def test_settings_become_parameters_that_were_named_for_them(backend, objects):
+    """FedProx pulls what its clients train to where they began, if the stage is told; else that is an error."""
+    clients, data = parties(objects)
+    with FlowerGrid(backend, objects, Training("least-squares"), clients) as grid, pytest.raises(InputError, match="proximal-mu"):
+        strategy.FedProx(proximal_mu=0.5).start(grid, record({"w": np.zeros(4)}), num_rounds=1)
+    with FlowerGrid(backend, objects, Training("least-squares", settings={"proximal-mu": "pull"}), clients) as grid:
+        result = strategy.FedProx(proximal_mu=0.5).start(grid, record({"w": np.zeros(4)}), num_rounds=1)
     ends = []
     for x, y in data:
-        end = w.copy()
+        w = np.zeros(4)
         for _ in range(3):
-            end = end - 0.3 * x.T @ (x @ end - y) / len(y)
-        ends.append(end)
-    samples = [len(y) for _, y in data]
-    return np.average(ends, axis=0, weights=samples), sum(samples)
+            w = w - 0.3 * (x.T @ (x @ w - y) / len(y) + 0.5 * w)
+        ends.append(w)
+    wanted = np.average(ends, axis=0, weights=[len(y) for _, y in data])
+    np.testing.assert_allclose(tensors(result.arrays)["w"], wanted, rtol=1e-13)
+
+
+def test_a_setting_may_go_into_a_group(backend, objects):
+    training = Training("least-squares", settings={"rate": "group.rate", "steps": "steps"})
+    client = Client("one", parameters={"group": {"kept": 1}, "steps": 3})
+    content = RecordDict({"config": ConfigRecord({"rate": 0.5, "steps": 7, "server-round": 2})})
+    assert training.parameters(content, client) == {"group": {"kept": 1, "rate": 0.5}, "steps": 7}
+    assert client.parameters == {"group": {"kept": 1}, "steps": 3}
+    with pytest.raises(InputError, match="got bytes"):
+        training.parameters(RecordDict({"config": ConfigRecord({"rate": b"0.5"})}), client)
+
+
+def test_differential_privacy_of_flower_clips_what_clients_did(backend, objects):
+    """The server's wrapper: without noise to speak of, the mean of changes that are no longer than the limit."""
+    clients, data = parties(objects)
+    private = strategy.DifferentialPrivacyServerSideFixedClipping(
+        strategy.FedAvg(fraction_evaluate=0.0), noise_multiplier=1e-12, clipping_norm=0.05, num_sampled_clients=3
+    )
+    with FlowerGrid(backend, objects, Training("least-squares"), clients) as grid:
+        result = private.start(grid, record({"w": np.zeros(4)}), num_rounds=1)
+    changes = [mean_of_steps([each], np.zeros(4))[0] for each in data]
+    clipped = [change * min(1.0, 0.05 / np.linalg.norm(change)) for change in changes]
+    wanted = np.average(clipped, axis=0, weights=[len(y) for _, y in data])
+    np.testing.assert_allclose(tensors(result.arrays)["w"], wanted, atol=1e-11)
+
+
+def test_what_takes_too_long_is_stopped(backend, objects):
+    clients, _ = parties(objects)
+    with FlowerGrid(backend, objects, Training("least-squares"), changed(clients, 0, steps=10**12)) as grid:
+        replies = list(grid.send_and_receive(asking(grid), timeout=2.0))
+        assert 1 not in [reply.metadata.src_node_id for reply in replies]
+        assert list(backend.events()) == [], "nothing runs on"
+    with FlowerGrid(backend, objects, Training("least-squares"), changed(clients, 0, steps=10**12)) as grid:
+        grid.push_messages(asking(grid))
+    assert list(backend.events()) == [], "nor when the grid is left"
+
+
+def test_messages_may_be_pushed_and_pulled_by_themselves(backend, objects):
+    clients, _ = parties(objects)
+    with FlowerGrid(backend, objects, Training("least-squares"), clients) as grid:
+        names = list(grid.push_messages(asking(grid)))
+        assert len(set(names)) == 3
+        replies = []
+        while len(replies) < 3:
+            replies += grid.pull_messages(names)
+        assert {reply.metadata.reply_to_message_id for reply in replies} == set(names)
+        assert list(grid.pull_messages(names)) == []
+
+
+def test_a_model_is_stored_once_however_many_messages_carry_it(backend, objects, monkeypatch):
+    clients, _ = parties(objects)
+    stored = []
+    monkeypatch.setattr(objects, "put", lambda output: stored.append(output) or ObjectStore.put(objects, output))
+    with FlowerGrid(backend, objects, Training("least-squares"), clients) as grid:
+        strategy.FedAvg().start(grid, record({"w": np.zeros(4)}), num_rounds=2)
+    assert len(stored) == 3  # the start, and the model after each round, which is evaluated and trained on
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: Training("least-circles"), "least-squares"),
+        (lambda: Training("least-squares", stages={"train": "fitt"}), "expected a stage of least-squares"),
+        (lambda: FlowerGrid(None, None, Training("least-squares"), []), "at least one client"),
+        (lambda: FlowerGrid(None, None, Training("least-squares"), [Client("a"), Client("a")]), "each of its own name"),
+    ],
+)
+def test_what_cannot_work_is_refused_when_it_is_made(make, match):
+    with pytest.raises(InputError, match=match):
+        make()
+
+
+def test_messages_that_no_stage_answers_are_refused(backend, objects):
+    clients, _ = parties(objects)
+    with FlowerGrid(backend, objects, Training("least-squares"), clients) as grid:
+        for content, kind, match in (
+            (RecordDict({"arrays": record({"w": np.zeros(4)})}), "query", "of type train, evaluate"),
+            (RecordDict({"a": record({"w": np.zeros(4)}), "b": record({"w": np.zeros(4)})}), "train", "one set of tensors"),
+        ):
+            with pytest.raises(InputError, match=match):
+                grid.push_messages([Message(content, 1, kind)])
+
+
+def test_flower_is_told_who_it_is_and_tells_nobody(backend, objects):
+    clients, _ = parties(objects)
+    with FlowerGrid(backend, objects, Training("least-squares"), clients) as grid:
+        assert Message(RecordDict(), 1, "train").metadata.run_id == grid.run.run_id
+    with pytest.raises(RuntimeError, match="not set"):
+        Message(RecordDict(), 1, "train")
+    assert telemetry.FLWR_TELEMETRY_ENABLED == "0"
+
+
+def test_any_message_comes_back_from_an_output():
+    content = RecordDict(
+        {
+            "tensors": ArrayRecord({"b/w": Array(np.arange(6.0).reshape(2, 3)), "a": Array(np.array(1.5, np.float32))}),
+            "settings": ConfigRecord(
+                {"key": b"\x00\xff", "keys": [b"a", b""], "text": "ü", "n": 3, "f": 0.1, "on": True, "no": []}
+            ),
+            "metrics": MetricRecord({"loss": 0.25, "counts": [1, 2]}),
+        }
+    )
+    again = unpack(decode(encode(pack(content))))
+    assert list(again) == list(content)
+    assert again["settings"] == content["settings"]
+    assert again["metrics"] == content["metrics"]
+    assert list(again["tensors"]) == ["b/w", "a"]
+    assert all(again["tensors"][name].data == array.data for name, array in content["tensors"].items())
 
 
 def quantised(parties, samples, limit=8.0, levels=2**22, heaviest=1000.0):
@@ -168,6 +338,53 @@ def test_flowers_secure_aggregation_gives_the_mean(lost, backend, objects):
     kept = [each for number, each in enumerate(data, start=1) if number not in lost]
     wanted, samples = mean_of_steps(kept, np.zeros(4))
     np.testing.assert_allclose(after["w"], wanted, rtol=0, atol=quantised(len(kept), samples))
+
+
+def asked_by_hand(backend, objects, session, stage, **configs):
+    """How a node answers one message of Flower's protocol that whoever collects has made up."""
+    content = RecordDict({"secaggplus_configs": ConfigRecord({"stage": stage, **configs})})
+    work = {"method": "least-squares", "stage": "fit", "version": "1", "parameters": {}, "system": {}, "seed": 0}
+    task = Task(
+        method="secure-aggregation", stage="flower", version="1", system={},
+        parameters={"session": session, "client": 1, "names": ["w"], "work": work},
+        inputs={"message": objects.put(pack(content)).digest},
+    )  # fmt: skip
+    backend.submit(uuid.uuid4().hex, task, task.inputs)
+    return list(backend.events())[-1]
+
+
+SETUP = {"sample_num": 3, "clipping_range": 8.0, "target_range": 2**22, "mod_range": 2**32, "max_weight": 1000.0}
+
+
+@pytest.mark.parametrize(
+    ("stage", "configs", "reason"),
+    [
+        ("setup", SETUP | {"share_num": 4, "threshold": 2}, "expected more than half of 4 shares; got 2"),
+        ("unmask", {"active_nids": [1, 2, 3], "dead_nids": [3]}, r"got \[3\] as both"),
+        ("unmask", {"active_nids": [1, 2], "dead_nids": [3]}, "Abort secure aggregation"),
+    ],
+)
+def test_nodes_refuse_what_would_unmask_one_of_them(stage, configs, reason, backend, objects):
+    event = asked_by_hand(backend, objects, uuid.uuid4().hex, stage, **configs)
+    assert event.kind == "failed"
+    assert re.search(reason, event.reason)
+
+
+def test_a_node_repeats_its_answer_to_the_same_message(backend, objects):
+    session = uuid.uuid4().hex
+    asked = SETUP | {"share_num": 3, "threshold": 2}
+    first, again = (asked_by_hand(backend, objects, session, "setup", **asked) for _ in range(2))
+    assert first.kind == "finished"
+    assert first.result == again.result
+
+
+@pytest.mark.parametrize(("limit", "heaviest"), [(1e-3, 1000.0), (8.0, 10.0)], ids=["values", "weights"])
+def test_nothing_is_cut_off_in_silence(limit, heaviest, backend, objects):
+    clients, _ = parties(objects)
+    workflow = SecAggPlusWorkflow(num_shares=3, reconstruction_threshold=2, clipping_range=limit, max_weight=heaviest)
+    secure = SecAggPlusTraining(Training("least-squares"), ["w"])
+    with FlowerGrid(backend, objects, secure, clients) as grid, pytest.raises(TaskError, match="gave no sum"):
+        secagg_plus(grid, workflow, LegacyFedAvg(fraction_evaluate=0.0), {"w": np.zeros(4)}, rounds=1)
 
 
 @pytest.fixture(scope="module")

@@ -44,3 +44,7 @@ class SecureAggregation(MethodSpec):
     def twin(self, realisation: Realisation, factor: float) -> Task:
         """The same task: masking has no step to refine."""
         return realisation.tasks[-1]
+
+    def repeatable(self, stage: str) -> bool:
+        """No stage is: what a node answers depends on secrets of its own."""
+        return False

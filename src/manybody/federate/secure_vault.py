@@ -7,6 +7,7 @@ be made again; another request at the same point of the session is answered only
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -95,5 +96,6 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _remove_old(root: Path) -> None:
     for folder in root.iterdir():
-        if time.time() - folder.stat().st_mtime > KEPT_S:
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it meanwhile
+            if time.time() - folder.stat().st_mtime > KEPT_S:
+                shutil.rmtree(folder)

@@ -7,16 +7,21 @@ is Flower's own, which task it is; and secure aggregation is a legacy interface 
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from manybody.core.errors import InputError, Problem
 
 VERSION = "1.41.0"
 
-os.environ["FLWR_TELEMETRY_ENABLED"] = "0"  # Flower reads it when it is imported
 try:
     found = version("flwr")
 except PackageNotFoundError:
     found = "none"
 if found != VERSION:
     raise InputError(Problem("flower", f"flwr {VERSION}", found, "Install it: pip install 'manybody[flower]'."))
+
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+telemetry: Any = import_module("flwr.supercore.telemetry")
+telemetry.FLWR_TELEMETRY_ENABLED = "0"  # it has read the variable before where somebody else imported it first
