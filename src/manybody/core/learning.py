@@ -72,12 +72,15 @@ class LearningProblem(SystemSpec, ABC):
 class Training(Spec):
     """How a party trains in a round: full-batch gradient steps on its own loss.
 
-    `pull` adds (pull / 2) |theta - theta_0|^2 to the loss, theta_0 being what the round started with.
+    `pull` adds (pull / 2) |theta - theta_0|^2 to the loss, theta_0 being what the round started with. With `clip` the
+    gradient of every sample is clipped to that norm before their mean is taken, and steps follow the mean itself: a sample
+    more or less then moves a step by at most learning_rate clip / samples.
     """
 
     steps: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
     pull: float = Field(0.0, ge=0)
+    clip: float | None = Field(None, gt=0)
 
 
 @dataclass(frozen=True)

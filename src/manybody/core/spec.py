@@ -28,6 +28,18 @@ class Spec(Frozen):
         """SHA-256 of the canonical document."""
         return digest_document(self.document())
 
+    def __str__(self) -> str:
+        """For a reader: the name, if it has one, and what differs from the defaults."""
+        fields = type(self).model_fields
+        given = {name: getattr(self, name) for name in fields if name != "name"}
+        told = [f"{name} {_short(value)}" for name, value in given.items() if value != fields[name].default]
+        name = str(getattr(self, "name", ""))
+        return " ".join(filter(None, (name, f"({', '.join(told)})" if told else "")))
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
 
 class NamedSpec(Spec):
     """A spec that a catalog finds by its `name` (a ``Literal`` field in each member).
@@ -38,13 +50,6 @@ class NamedSpec(Spec):
     summary: ClassVar[str] = ""
 
     name: str
-
-    def __str__(self) -> str:
-        """For a reader: the name, and what differs from the defaults."""
-        fields = type(self).model_fields
-        given = {name: getattr(self, name) for name in fields if name != "name"}
-        told = [f"{name} {value}" for name, value in given.items() if value != fields[name].default]
-        return f"{self.name} ({', '.join(told)})" if told else self.name
 
 
 def refuse(field: str, expected: str, came: object, remedy: str) -> NoReturn:

@@ -13,6 +13,7 @@ import numpy as np
 
 from manybody.core.errors import TaskError
 from manybody.core.task import Output
+from manybody.federate.bounded import has_zfp
 from manybody.federate.embed import decode, encode
 from manybody.federate.rule import ServerState
 from manybody.federate.tensors import Contribution, NamedTensors
@@ -51,6 +52,10 @@ def sent(tensors: NamedTensors, bound: float | None, where: str) -> tuple[dict[s
     """Tensors as arrays of an output, compressed where there is a `bound`; and what that cost, for the document."""
     if bound is None:
         return prefixed(TENSOR, tensors), {}
+    if bound > 0 and not has_zfp():  # a node without it would send other bytes
+        raise TaskError(
+            f"{where}: expected the package zfpy, for a bounded exchange; got none. pip install 'manybody[compress]'."
+        )
     embeddings = {name: encode(tensor, bound, where=f"{where}, tensor {name}") for name, tensor in tensors.items()}
     messages = {name: np.frombuffer(each.to_bytes(), dtype=np.uint8) for name, each in embeddings.items()}
     headers = [each.header for each in embeddings.values()]

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from manybody.core.certificate import CheckKind, Finding, Verdict, judge
-from manybody.core.learning import LearningProblem, Party, Training
+from manybody.core.learning import LearningProblem, Party
 from manybody.core.protocols import CheckSpec, Evidence
 from manybody.core.study import Plan, Realisation
 from manybody.core.task import Output, Task
@@ -59,7 +59,7 @@ class PooledSolution(CheckSpec):
         if theory.rounds is not None:
             yield _end(label, theory, theory.rounds, reached, _method(run))
             if all(party.multiplier == 1 for party in theory.parties):
-                yield _rate(label, theory.rounds, reached)
+                yield _rate(label, theory.rounds, reached, _method(run))
 
     def _excess(self, label: str, theory: Theory, reached: list[Tensor]) -> Finding:
         best = theory.pooled.loss(theory.pooled.minimum)
@@ -116,11 +116,10 @@ def _rounds(
     averages = method.rule.name in ("weighted-mean", "fedprox") and method.rule.weighs_by != "inverse-variance"
     if not averages or getattr(method.rule, "largest_share", 1.0) < 1 or method.privacy is not None:
         return None
-    training = Training(steps=method.local_steps, learning_rate=method.learning_rate, pull=method.rule.pull)
     total = math.fsum(weights.values())
     names = [party.name for party in parties]
     shares = [weights[name] / total for name in names]
-    return Rounds.of([parts[name] for name in names], shares, [party.multiplier for party in parties], training)
+    return Rounds.of([parts[name] for name in names], shares, [party.multiplier for party in parties], method.training)
 
 
 def _weight(party: Party, method: FederatedLearning, known: Output) -> float:
@@ -161,22 +160,25 @@ def _end(label: str, theory: Theory, rounds: Rounds, reached: list[Tensor], meth
     )
 
 
-def _rate(label: str, rounds: Rounds, reached: list[Tensor]) -> Finding:
-    """The slowest round but for those at round-off, against the norm of the round's matrix."""
+def _rate(label: str, rounds: Rounds, reached: list[Tensor], method: FederatedLearning) -> Finding:
+    """The slowest round but for those at round-off or at the error of an exchange, against the norm of the round's matrix."""
     goal, bound = rounds.fixed_point, rounds.rate
     distances = [float(np.linalg.norm(theta - goal)) for theta in reached]
-    floor = 1e4 * EPSILON * float(np.linalg.norm(goal)) * len(goal)  # below, distances are round-off
+    # Below these, distances are round-off or the errors of an exchange, of up to its bound in every value and round.
+    floor, margin = 1e4 * EPSILON * float(np.linalg.norm(goal)) * len(goal), 1e-6
+    if method.exchange is not None:
+        floor, margin = floor + 100 * method.exchange.bound * math.sqrt(len(goal)), 0.01
     factors = [after / before for before, after in pairwise(distances) if after > floor]
     value = max(factors, default=0.0)
     mean = (distances[-1] / distances[0]) ** (1 / (len(distances) - 1)) if distances[0] > 0 else 0.0
-    tolerance = bound * (1 + 1e-6)
+    tolerance = bound + margin
     return Finding(
         name=f"rate at {label}",
         kind="convergence",
         claim=f"every round takes the distance to the fixed point to at most {bound:.6g} of itself, {mean:.4g} on average",
         value=value,
         tolerance=tolerance,
-        tolerance_from="the norm of the round's matrix, from the curvature of the parties' losses",
+        tolerance_from=f"the norm of the round's matrix, from the curvature of all losses, and {margin:g} for errors",
         source=SOURCE,
         verdict=judge(value, tolerance) if bound < 1 else Verdict.FAILS,
         evidence={"factors": factors},

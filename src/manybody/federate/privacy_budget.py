@@ -24,8 +24,7 @@ SOURCES = {
 class PrivacyBudget(CheckSpec):
     """(epsilon, delta) of every point that clips and noises: what a party's data change in all that it sends.
 
-    Every party sends in every round, so nothing is gained by sampling. What is hidden is a whole party: its update is
-    clipped, not the gradient of each of its records.
+    Every party sends in every round and trains on all its data, so nothing is gained by sampling.
     """
 
     summary: ClassVar[str] = "what updates tell of a party's data, as (epsilon, delta), is within a bound"
@@ -48,7 +47,7 @@ class PrivacyBudget(CheckSpec):
 
     def _finding(self, point: Point, method: FederatedLearning, privacy: Privacy) -> Finding:
         rounds = GaussianRounds(sampling=1.0, noise_multiplier=privacy.noise, rounds=method.rounds)
-        spend = PrivacyAccount(unit="node").after(rounds).spend(privacy.delta, self.accountant)
+        spend = PrivacyAccount(unit=privacy.unit).after(rounds).spend(privacy.delta, self.accountant)
         return Finding(
             name=f"privacy at {point.label}",
             kind="invariant",

@@ -23,9 +23,14 @@ TASK_SECONDS = 0.004  # what a task takes however small: results are written to 
 
 
 class Privacy(Spec):
-    """Differential privacy of every update: clipped, then noised, on the party's own node."""
+    """Differential privacy of every update: clipped, then noised, on the party's own node.
 
-    clip: float = Field(1.0, gt=0, description="norm that an update is clipped to, C")
+    `node` hides a whole party: its update is clipped. `record` hides one sample of a party: the gradient of each is
+    clipped; how many there are counts as known.
+    """
+
+    unit: Literal["node", "record"] = Field("node", description="what is hidden: all data of a `node`, or one `record` of it")
+    clip: float = Field(1.0, gt=0, description="norm that an update, or a record's gradient, is clipped to, C")
     noise: float = Field(1.1, gt=0, description="standard deviation of the noise over the clip norm, z")
     delta: float = Field(1e-5, gt=0, lt=1, description="chance that the bound on what is told does not hold")
 
@@ -89,7 +94,16 @@ class FederatedLearning(MethodSpec):
                 "Give the rule `weighting: equal`, or take one without weights: exact facts of the data would leave the node."
             )
             refuse("rule", "a rule that needs no fact of the data, because of `privacy`", came, remedy)
+        if self.privacy is not None and self.privacy.unit == "record" and self.local_steps > 1:
+            remedy = "Take one step a round, or hide whole nodes (`unit: node`)."
+            refuse("local_steps", "1, because `privacy` clips each record's gradient", f"{self.local_steps}", remedy)
         return self
+
+    @property
+    def training(self) -> Training:
+        """How a party trains in a round."""
+        clip = self.privacy.clip if self.privacy and self.privacy.unit == "record" else None
+        return Training(steps=self.local_steps, learning_rate=self.learning_rate, pull=self.rule.pull, clip=clip)
 
     def suits(self, system: SystemSpec) -> None:
         """Refuse too few parties for the rule, and a weighting by capacities that are not given."""
@@ -173,7 +187,7 @@ class _Planner:
     def round(self, number: int) -> None:
         """Every party trains, then the rule combines."""
         before = self.models[-1]
-        training = Training(steps=self.method.local_steps, learning_rate=self.method.learning_rate, pull=self.method.rule.pull)
+        training = self.method.training
         updates = {}
         for party in self.problem.parties:
             document = Fit(

@@ -16,9 +16,9 @@ from manybody.core.protocols import Context
 from manybody.core.task import Output, Progress, Task
 from manybody.federate.held import held, noise_secret
 from manybody.federate.message import AGREED, TENSOR, contribution, part, sent, state_of, state_output
-from manybody.federate.privacy import privatised, secret_key
+from manybody.federate.privacy import noised, privatised, secret_key
 from manybody.federate.rule import ServerState
-from manybody.federate.spec import Aggregation, Fit, Privacy
+from manybody.federate.spec import Aggregation, Fit
 from manybody.federate.tensors import NamedTensors, Round, named
 
 
@@ -47,6 +47,8 @@ def fit(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     context.progress(Progress(0.1))
     trained = learner.train(before, part(_input(task, inputs, "start"), AGREED), data, asked.training)
     change = _change(task, asked, before, trained)
+    if asked.privacy is not None:
+        change = _private(task, asked, trained.samples, named(change, asked.party.name))
     document = _facts(asked, trained) | ({"held": data.document["digest"]} if own else {})
     if asked.exchange is None:
         arrays, told = sent({name: before[name] + change[name] for name in before}, None, task.label)
@@ -56,24 +58,31 @@ def fit(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
 
 
 def _change(task: Task, asked: Fit, before: NamedTensors, trained: Trained) -> NamedTensors:
-    """What a party sends of its training: the difference, what its multiplier makes of it, then clip and noise."""
+    """What a party's training changed, times its multiplier."""
     change = {name: asked.party.multiplier * (np.asarray(trained.parameters[name]) - before[name]) for name in before}
     for name, values in change.items():
         if not np.isfinite(values).all():
             remedy = "Lower `learning_rate` or `local_steps`."
             raise TaskError(f"{task.label}: expected a finite update of `{name}` by {asked.party.name}; it diverged. {remedy}")
-    return change if asked.privacy is None else _private(task, asked.privacy, named(change, asked.party.name))
+    return change
 
 
-def _private(task: Task, privacy: Privacy, change: NamedTensors) -> NamedTensors:
-    """Clipped and noised. The noise derives from the node's secret, the task and the update itself.
+def _private(task: Task, asked: Fit, samples: int, change: NamedTensors) -> NamedTensors:
+    """Clipped (unless every record's gradient was) and noised, in proportion to the most that one of those hidden moves it.
+
+    The noise derives from the node's secret, the task and the update itself.
 
     So the same update computed again gets the same noise, and averaging tells nothing; another update gets noise of its
     own, and a difference tells nothing either.
     """
     content = b"".join(name.encode() + values.tobytes() for name, values in sorted(change.items()))
-    key = task.key.derive("update", digest_bytes(content))
-    return privatised(change, privacy.clip, privacy.noise, secret_key(key, noise_secret()))
+    key = secret_key(task.key.derive("update", digest_bytes(content)), noise_secret())
+    privacy = asked.privacy
+    assert privacy is not None
+    if privacy.unit == "node":
+        return privatised(change, privacy.clip, privacy.noise, key)
+    moved = asked.training.learning_rate * privacy.clip / samples * max(1.0, abs(asked.party.multiplier))
+    return noised(change, privacy.noise * moved, key)
 
 
 def _facts(asked: Fit, trained: Trained) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def pair_potential(r: np.ndarray, cutoff: float) -> np.ndarray:
     def u(r: np.ndarray | float) -> np.ndarray:
         return np.asarray(4 * (np.asarray(r) ** -12.0 - np.asarray(r) ** -6.0))
 
-    return u(r) - u(cutoff)
+    return np.asarray(u(r) - u(cutoff))
 
 
 def labelled(frames: np.ndarray, box: np.ndarray, cutoff: float) -> Configurations:

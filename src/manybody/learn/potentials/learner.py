@@ -126,4 +126,4 @@ class PotentialLearner(ABC):
 
 def training_frames(data: Output) -> np.ndarray:
     """Which configurations are trained on, [frames]: all but every fourth, which validate."""
-    return np.arange(len(data.arrays["energy"])) % VALIDATION != VALIDATION - 1
+    return np.asarray(np.arange(len(data.arrays["energy"])) % VALIDATION != VALIDATION - 1)

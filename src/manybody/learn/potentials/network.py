@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,8 +34,9 @@ def network(parameters: dict[str, Tensor], r: Tensor, shortest: float, cutoff: f
 
 @dataclass(frozen=True)
 class Batch:
-    """All pairs of some configurations: which configuration, which two atoms (counted through), distance and direction."""
+    """All pairs of some configurations of `atoms` each: which one, which two atoms (counted through), distance, direction."""
 
+    atoms: int
     frame: Tensor
     first: Tensor
     second: Tensor
@@ -41,7 +44,6 @@ class Batch:
     direction: Tensor
     energy: Tensor
     forces: Tensor
-    atoms: int
 
     @classmethod
     def of(cls, found: Configurations, chosen: np.ndarray, cutoff: float, device: str) -> Batch:
@@ -53,11 +55,22 @@ class Batch:
         def joined(name: str) -> np.ndarray:
             return np.concatenate([getattr(each, name) for each in pairs])
 
-        arrays = (
+        arrays = [
             offset // found.atoms, joined("first") + offset, joined("second") + offset, joined("distance"),
             joined("direction"), found.energy[numbers], found.forces[numbers].reshape(-1, 3),
-        )  # fmt: skip
-        return cls(*(torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays), found.atoms)
+        ]  # fmt: skip
+        return cls(found.atoms, *(torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays))
+
+
+@contextmanager
+def deterministic(device: str) -> Iterator[None]:
+    """Sums in one order on an accelerator, too: torch adds up by the order of arrival there unless told otherwise."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(before or device != "cpu")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 class NetworkLearner(PotentialLearner):
@@ -83,16 +96,8 @@ class NetworkLearner(PotentialLearner):
     def train(self, parameters: Tensors, agreed: Tensors, data: Output, training: Training) -> Trained:
         """Steps of Adam on the configurations trained on; `pull` enters the gradient."""
         seen = training_frames(data)
-        batch = self._batch(data, seen)
-        start = self._tensors(parameters)
-        theta = {name: tensor.clone().requires_grad_() for name, tensor in start.items()}
-        moments = {name: (torch.zeros_like(tensor), torch.zeros_like(tensor)) for name, tensor in start.items()}
-        for step in range(1, training.steps + 1):
-            gradients = torch.autograd.grad(self._losses(theta, batch).mean(), list(theta.values()))
-            with torch.no_grad():
-                for (name, tensor), gradient in zip(theta.items(), gradients, strict=True):
-                    pulled = gradient + training.pull * (tensor - start[name])
-                    tensor -= training.learning_rate * _adam(moments[name], pulled, step)
+        with deterministic(self.device):
+            theta = self._descended(self._tensors(parameters), self._batch(data, seen), training)
         after = {name: tensor.detach().cpu().numpy() for name, tensor in theta.items()}
         losses = self.losses(after, agreed, data)
         return Trained(after, int(seen.sum()), float(losses[seen].mean()), 2 * float(losses[~seen].mean()))
@@ -108,7 +113,33 @@ class NetworkLearner(PotentialLearner):
     def losses(self, parameters: Tensors, agreed: Tensors, data: Output) -> np.ndarray:
         """The loss of each configuration, [frames]."""
         batch = self._batch(data, np.ones(len(data.arrays["energy"]), dtype=bool))
-        return np.asarray(self._losses(self._tensors(parameters), batch).detach().cpu().numpy())
+        with deterministic(self.device):
+            return np.asarray(self._losses(self._tensors(parameters), batch).detach().cpu().numpy())
+
+    def _descended(self, start: dict[str, Tensor], batch: Batch, training: Training) -> dict[str, Tensor]:
+        """The tensors after all steps of a round."""
+        theta = {name: tensor.clone().requires_grad_() for name, tensor in start.items()}
+        moments = {name: (torch.zeros_like(tensor), torch.zeros_like(tensor)) for name, tensor in start.items()}
+        for step in range(1, training.steps + 1):
+            gradients = self._gradients(theta, batch, training.clip)
+            with torch.no_grad():
+                for (name, tensor), gradient in zip(theta.items(), gradients, strict=True):
+                    pulled = gradient + training.pull * (tensor - start[name])
+                    tensor -= training.learning_rate * (_adam(moments[name], pulled, step) if training.clip is None else pulled)
+        return theta
+
+    def _gradients(self, theta: dict[str, Tensor], batch: Batch, clip: float | None) -> Sequence[Tensor]:
+        """The gradient of the mean loss by each tensor; with `clip`, of each configuration's loss clipped."""
+        losses, tensors = self._losses(theta, batch), list(theta.values())
+        if clip is None:
+            return list(torch.autograd.grad(losses.mean(), tensors))
+        total = [torch.zeros_like(tensor) for tensor in tensors]
+        for loss in losses:
+            own = torch.autograd.grad(loss, tensors, retain_graph=True)
+            norm = torch.sqrt(torch.stack([(each**2).sum() for each in own]).sum())
+            factor = torch.clamp(clip / norm, max=1.0) / len(losses)
+            total = [summed + factor * each for summed, each in zip(total, own, strict=True)]
+        return total
 
     def _losses(self, theta: dict[str, Tensor], batch: Batch) -> Tensor:
         """1/2 ((U - U_data) / N)^2 + w/2 |F - F_data|^2 / (3 N) of each configuration, [frames]."""
@@ -116,7 +147,6 @@ class NetworkLearner(PotentialLearner):
         u = network(theta, r, self.model.shortest, self.learned.cutoff)
         (slope,) = torch.autograd.grad(u.sum(), r, create_graph=True)
         pull = -slope[:, None] * batch.direction
-        # index_add of doubles in the order of the pairs: deterministic on a CPU; on a GPU torch sorts where asked to be
         forces = torch.zeros_like(batch.forces).index_add(0, batch.first, pull).index_add(0, batch.second, -pull)
         energy = torch.zeros_like(batch.energy).index_add(0, batch.frame, u)
         wrong = ((forces - batch.forces) ** 2).reshape(len(energy), -1).sum(dim=1) / (3 * batch.atoms)

@@ -44,6 +44,13 @@ def descended(theta: np.ndarray, hessian: np.ndarray, linear: np.ndarray, traini
     return theta
 
 
+def clipped_mean(gradients: np.ndarray, clip: float) -> np.ndarray:
+    """(1/n) sum_i g_i min(1, clip / |g_i|).  gradients: [samples, values]; returns [values]."""
+    norms = np.linalg.norm(gradients, axis=1)
+    factors = np.where(norms > clip, clip / np.where(norms > 0, norms, 1.0), 1.0)
+    return np.asarray((factors[:, None] * gradients).mean(axis=0))
+
+
 class RadialLearner(PotentialLearner):
     """Least squares in whitened coordinates, theta = W^-1 c; a configuration enters by its normal equations alone."""
 
@@ -89,10 +96,22 @@ class RadialLearner(PotentialLearner):
         """Full-batch gradient steps on the configurations trained on."""
         seen = training_frames(data)
         hessian, linear, square = whitened(data, agreed, seen)
-        theta = descended(np.asarray(parameters["coefficients"], dtype=np.float64), hessian, linear, training)
+        theta = np.asarray(parameters["coefficients"], dtype=np.float64)
+        if training.clip is None:
+            theta = descended(theta, hessian, linear, training)
+        else:
+            theta = self._descended_clipped(theta, agreed["whitening"], data, training, training.clip)
         after = {"coefficients": theta}
         variance = 2 * float(self.losses(after, agreed, data)[~seen].mean())
         return Trained(after, int(seen.sum()), loss(theta, hessian, linear, square), variance)
+
+    def _descended_clipped(self, theta: np.ndarray, w: np.ndarray, data: Output, training: Training, clip: float) -> np.ndarray:
+        """theta after steps along the mean of the configurations' gradients, each clipped."""
+        seen, start = training_frames(data), theta
+        for _ in range(training.steps):
+            gradients = (data.arrays["hessian"][seen] @ (w @ theta) - data.arrays["linear"][seen]) @ w
+            theta = theta - training.learning_rate * (clipped_mean(gradients, clip) + training.pull * (theta - start))
+        return theta
 
     def potential(self, parameters: Tensors, agreed: Tensors, r: np.ndarray) -> np.ndarray:
         """sum_k c_k phi_k(r)."""
