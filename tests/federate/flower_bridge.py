@@ -23,6 +23,8 @@ from manybody.core.task import Output, Task
 from manybody.federate.flower import Client, FlowerGrid, SecureTraining, Training
 from manybody.federate.flower.records import pack, unpack
 from manybody.federate.flower.secagg import SecAggPlusTraining, secagg_plus
+from manybody.federate.spec import FederatedLearning
+from manybody.learn.potentials.spec import FederatedLiquid
 from manybody.network.local import Embedded
 from manybody.store.encoding import decode, encode
 from manybody.store.objects import ObjectStore
@@ -385,6 +387,59 @@ def test_nothing_is_cut_off_in_silence(limit, heaviest, backend, objects):
     secure = SecAggPlusTraining(Training("least-squares"), ["w"])
     with FlowerGrid(backend, objects, secure, clients) as grid, pytest.raises(TaskError, match="gave no sum"):
         secagg_plus(grid, workflow, LegacyFedAvg(fraction_evaluate=0.0), {"w": np.zeros(4)}, rounds=1)
+
+
+def computed(backend, plan):
+    """The result digests of tasks in order, by the tasks' own digests."""
+    results = {}
+    for task in plan:
+        backend.submit(uuid.uuid4().hex, task, {name: results[digest] for name, digest in task.inputs.items()})
+        (event,) = (event for event in backend.events() if event.kind in ("finished", "failed", "lost"))
+        assert event.kind == "finished", event.reason
+        results[task.digest] = event.result
+    return results
+
+
+@pytest.mark.parametrize("rule", ["weighted-mean", "fedprox", "median"])
+def test_federated_learning_is_the_same_by_flowers_strategies_and_by_our_rules(rule, backend, objects):
+    """A potential of a liquid from three institutions: their `fit` tasks under Flower, against the method's own rounds."""
+    states = [{"name": name, "temperature": t, "density": 0.7} for name, t in (("bonn", 1.0), ("graz", 1.3), ("oslo", 2.0))]
+    liquid = FederatedLiquid(
+        institutions=states, atoms=108, configurations=4, spacing=0.02, equilibration=0.2, model={"name": "radial-basis"}
+    )
+    method = FederatedLearning(rule={"name": rule}, rounds=3, local_steps=2, learning_rate=0.5)
+    plan, _ = method.plan(liquid, 3, 0)
+    results = computed(backend, plan)
+    fits = [task for task in plan if task.stage == "fit" and task.parameters["round"] == 1]
+    clients = [
+        Client(
+            task.parameters["party"]["name"],
+            {name: results[digest] for name, digest in task.inputs.items() if name != "model"},
+            task.parameters | {"training": task.parameters["training"] | {"pull": 0.0}},
+        )
+        for task in fits
+    ]
+    training = Training(
+        "federated-learning",
+        stages={"train": "fit"},
+        settings={"server-round": "round", "proximal-mu": "training.pull"},
+        system=fits[0].system,
+        seed=3,
+    )
+    begin = objects.get(results[next(task.digest for task in plan if task.stage == "start")])
+    end = objects.get(results[plan[-2].digest])  # the last round's `aggregate`; after it comes `evaluate`
+    flower = {
+        "weighted-mean": strategy.FedAvg,
+        "fedprox": lambda **options: strategy.FedProx(proximal_mu=method.rule.pull, **options),
+        "median": strategy.FedMedian,
+    }[rule]
+    model = {name: values for name, values in begin.arrays.items() if name.startswith("tensor.")}
+    with FlowerGrid(backend, objects, training, clients) as grid:
+        found = tensors(flower(fraction_evaluate=0.0).start(grid, record(model), num_rounds=3).arrays)
+    assert found.keys() == model.keys()
+    for name, values in found.items():
+        assert np.linalg.norm(values - model[name]) > 1e-3, "something has been learned"
+        np.testing.assert_allclose(values, end.arrays[name], rtol=1e-12, atol=1e-14)
 
 
 @pytest.fixture(scope="module")
