@@ -40,7 +40,7 @@ def field(asked: Study, compute: Compute) -> Output:
 
 
 def stated(measured: Measured) -> dict[str, Finding]:
-    found = {finding.name: finding for finding in findings(measured.plan, measured).checks}
+    found = {finding.name.split(" at ")[0]: finding for finding in findings(measured.plan, measured).checks}
     return {name: finding for name, finding in found.items() if "exchange" in name}
 
 

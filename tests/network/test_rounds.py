@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import time
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manybody.core.errors import TaskError
-from manybody.core.task import Task
+from manybody.core.study import Plan, Realisation
+from manybody.engines.fields.spec import FiniteVolume
 from manybody.network.local import Embedded
-from manybody.network.rounds import Probe, Timing, compute, fit, measure, time_round
-from manybody.numerics.rounds import Costs, SplitProblem, choose, predict
+from manybody.network.rounds import Timing, fit
+from manybody.numerics.rounds import Costs, Load, SplitProblem, choose, load, predict
+from manybody.store.home import Home
+from manybody.study.conduct import Conductor
+from manybody.study.file import load_study
+from manybody.study.tune import measure
+
+GALLERY = Path(__file__).parents[2] / "studies" / "advection-diffusion"
 
 PROBLEM = SplitProblem(rows=256, columns=512, steps=48, halo=8, cell_bytes=8)
 
@@ -44,6 +53,16 @@ def test_latency_counts_rounds_and_waves() -> None:
     assert predict(PROBLEM, costs, 3, 8).latency_s == 12  # the third part waits for a worker
     busy = costs.model_copy(update={"dispatch_s": 0.1})
     assert predict(PROBLEM, busy, 3, 8).latency_s == pytest.approx(12 + 6 * 3 * 0.1)  # the coordinator does one at a time
+
+
+def test_neighbours_move_edges_only_unless_these_are_most_of_a_part() -> None:
+    """Rows of 512 doubles, two parts of 128 rows, two workers: own part read and written, and cut; halos read and cut."""
+    row = 512 * 8
+    assert load(PROBLEM, 2, 2, 2).nbytes == 24 * row * ((2 * 128 + 2 * 16) + 2 * (128 + 2 * 16))
+    assert load(PROBLEM, 2, 2, 16).nbytes == 3 * row * ((2 * 128 + 2 * 128) + 2 * 128), "whole parts are read"
+    compressed = replace(PROBLEM, ratio=4.0)
+    assert load(compressed, 2, 2, 2).nbytes == 24 * row * ((2 * 136 + 2 * 4) + 2 * (136 + 2 * 4))
+    assert load(compressed, 2, 2, 2).coded == 24 * row * 2 * 16
 
 
 def best(costs: Costs, *parts: int) -> tuple[int, int]:
@@ -88,54 +107,52 @@ def test_the_choice_is_the_best_and_always_the_same(
     assert split.steps_per_s == pytest.approx(PROBLEM.steps / split.total_s)
 
 
+def asked(dispatches: float, waits: float, nbytes: float, cell_steps: float) -> Load:
+    return Load(dispatches, waits, nbytes, cell_steps)
+
+
 def test_fitting_finds_the_figures_behind_exact_timings() -> None:
-    truth = Costs(latency_s=0.03, bytes_per_s=2e8, cell_steps_per_s=5e7, workers=3)
-    sizes = [(1_000, 0), (1_000, 10**7), (10**8, 0), (10**7, 10**6)]
-    timings = [Timing(b, c, 0.03 + b / 2e8 + c / 5e7) for b, c in sizes]
-    found = fit(timings, 3)
-    assert found.latency_s == pytest.approx(truth.latency_s, rel=1e-9)
-    assert found.bytes_per_s == pytest.approx(truth.bytes_per_s, rel=1e-9)
-    assert found.cell_steps_per_s == pytest.approx(truth.cell_steps_per_s, rel=1e-9)
+    truth = Costs(dispatch_s=0.02, latency_s=0.03, bytes_per_s=2e8, cell_steps_per_s=5e7, workers=3)
+    loads = [asked(8, 8, 1e3, 0), asked(24, 8, 3e3, 0), asked(9, 3, 1e8, 1e5), asked(6, 2, 1e6, 1e8)]
+    timings = [
+        Timing(each, 0.02 * each.dispatches + 0.03 * each.waits + each.nbytes / 2e8 + each.cell_steps / 5e7) for each in loads
+    ]
+    assert fit(timings, 3).document() == pytest.approx(truth.document())
 
 
 def test_fitting_bears_noise_and_bounds_what_does_not_show() -> None:
     rng = np.random.default_rng(5)
-    sizes = [(b, c) for b in (0, 10**6, 10**8) for c in (0, 10**6, 10**8)]
-    noisy = [Timing(b, c, (0.02 + b / 3e8 + c / 4e7) * float(rng.uniform(1.0, 1.1))) for b, c in sizes]
+    loads = [asked(2, 1, b, c) for b in (0, 10**6, 10**8) for c in (0, 10**6, 10**8)]
+    noisy = [Timing(each, (0.02 + each.nbytes / 3e8 + each.cell_steps / 4e7) * float(rng.uniform(1.0, 1.1))) for each in loads]
     assert fit(noisy, 1).cell_steps_per_s == pytest.approx(4e7, rel=0.1)
     assert fit(noisy, 1).bytes_per_s == pytest.approx(3e8, rel=0.2)
-    flat = [Timing(b, c, 0.02) for b, c in sizes]
-    assert fit(flat, 1).latency_s == pytest.approx(0.02)
-    assert fit(flat, 1).bytes_per_s >= 100 * 10**8 / 0.02
+    flat = fit([Timing(each, 0.02) for each in loads], 1)
+    assert flat.latency_s + 2 * flat.dispatch_s == pytest.approx(0.02)
+    assert flat.bytes_per_s >= 100 * 10**8 / 0.02
 
 
 def test_fitting_refuses_timings_that_leave_a_figure_open() -> None:
-    with pytest.raises(ValueError, match="differ in bytes and in cell steps"):
-        fit([Timing(1, 2, 0.1), Timing(2, 4, 0.2), Timing(3, 6, 0.3)], 1)
+    with pytest.raises(ValueError, match="differ in waits, bytes and cell steps"):
+        fit([Timing(asked(n, n, n, 2 * n), 0.1 * n) for n in (1, 2, 3)], 1)
 
 
-def field_task(stage: str, rows: int, **parameters: int) -> Task:
-    return Task(
-        method="finite-volume", stage=stage, version="2",
-        system={"name": "advected-field", "gaussians": [{}]},
-        parameters={"rows": rows, "columns": 512, "time_step": 1e-4, "precision": "float64"} | parameters,
-    )  # fmt: skip
-
-
-def test_figures_measured_on_real_workers_predict_another_task(tmp_path: Path) -> None:
-    """Within a factor of four: other work may go on beside."""
-    with Embedded(tmp_path, workers=1) as backend:
-        steps = (1, 60)
-        probes = [Probe(field_task("converge", 256, step=n), {}, 0, 256 * 512 * n) for n in steps]
-        probes += [Probe(field_task("start", rows, first=0, last=rows), {}, rows * 512 * 8, 0) for rows in (16, 2048)]
-        costs = measure(backend, probes, repeats=3)
-        assert costs.workers == 1
-        task = field_task("converge", 256, step=30)
-        seconds = time_round(backend, "check", Probe(task, {}, 0, 256 * 512 * 30), 1)
-    expected = costs.latency_s + 256 * 512 * 30 / costs.cell_steps_per_s
-    assert seconds / 4 < expected < seconds * 4
-
-
-def test_a_probe_that_fails_is_named(tmp_path: Path) -> None:
-    with Embedded(tmp_path, workers=1) as backend, pytest.raises(TaskError, match=r"to be timed, failed"):
-        compute(backend, "only", field_task("nothing", 16), {})
+def test_figures_from_trials_predict_other_rounds(tmp_path: Path) -> None:
+    """Trials of two workers tell what rounds of another size take, within a factor of four: other work may go on beside."""
+    home = Home(tmp_path)
+    settings = ["rows=256", "columns=512", "time_step=0.0005", "sample_every=0.008", "duration=0.016", "steps_per_round=8"]
+    study = load_study(GALLERY, ["checks=[exact]", *(f"method.{setting}" for setting in settings)])
+    method = study.method
+    assert isinstance(method, FiniteVolume)
+    with Embedded(home.objects.root, workers=2) as backend:
+        costs = measure(study, home, backend)
+        assert costs.workers == 2
+        tasks, _ = method.plan(study.system, 0, 0)
+        plan = Plan(study, (Realisation(study.point(0), 0, tasks, ()),))
+        with closing(home.ledger()) as ledger:
+            ledger.record_study(study)
+            run = ledger.begin_run(study.digest, tmp_path, "test", {})
+            ledger.add_tasks(run, tasks)
+            begin = time.perf_counter()
+            Conductor(plan, run, ledger, home.objects, backend).conduct(lambda *told: None)
+            seconds = time.perf_counter() - begin
+    assert seconds / 4 < method.expected_s(costs) < seconds * 4

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from manybody.core.certificate import Finding
-from manybody.core.protocols import SystemSpec
+from manybody.core.study import Realisation
 from manybody.core.task import Output, Task
 
 
@@ -28,7 +28,7 @@ class ReadsParts(Protocol):
 class States(Protocol):
     """A method that has something to state in every certificate, whichever checks a study asks for."""
 
-    def states(self, system: SystemSpec, outputs: Sequence[Output]) -> list[Finding]:
+    def states(self, run: Realisation, outputs: Sequence[Output]) -> list[Finding]:
         """The findings about one realisation, from the outputs of its measured tasks."""
 
 

@@ -29,10 +29,10 @@ def findings(plan: Plan, evidence: Evidence, word: Word | None = None) -> Certif
 
 
 def _stated(plan: Plan, evidence: Evidence) -> Iterator[Finding]:
-    """What methods state themselves, of the first run of every point; they need no check for it."""
+    """What methods state themselves of every run; they need no check for it."""
     for run in plan.realisations:
-        if run.repeat == 0 and isinstance(run.point.method, States):
-            yield from run.point.method.states(run.point.system, [evidence.output(task) for task in run.measured])
+        if isinstance(run.point.method, States):
+            yield from run.point.method.states(run, [evidence.output(task) for task in run.measured])
 
 
 def certify(

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from manybody.engines.fields.spec import AdvectedField, FiniteVolume
 
 
-def exchange_findings(method: FiniteVolume, system: AdvectedField, outputs: Sequence[Output]) -> list[Finding]:
-    """That every message kept the bound, and how little of the answer's own error that makes at most."""
+def exchange_findings(method: FiniteVolume, system: AdvectedField, outputs: Sequence[Output], which: str) -> list[Finding]:
+    """That every message of a run kept the bound, and how little of the answer's own error that makes at most."""
     error = float(outputs[-1].document[EXCHANGE_ERROR])
     steps = method.stride * method.samples
     spread = float(exact_averages(system, method.rows, method.columns, 0.0).std())
@@ -25,7 +25,7 @@ def exchange_findings(method: FiniteVolume, system: AdvectedField, outputs: Sequ
     messages = 2 * method.parts * (rounds + 1)
     return [
         Finding(
-            name="bound of the exchange",
+            name=f"bound of the exchange at {which}",
             kind="invariant",
             claim=f"in all {messages} messages between neighbours every value is within {method.bound:g} of what it was",
             value=error,
@@ -35,7 +35,7 @@ def exchange_findings(method: FiniteVolume, system: AdvectedField, outputs: Sequ
             evidence={"messages": messages, "largest error": error},
         ),
         Finding(
-            name="effect of the exchange",
+            name=f"effect of the exchange at {which}",
             kind="invariant",
             claim="what the exchange lost moves the field by less than the scheme's own truncation error",
             value=effect,

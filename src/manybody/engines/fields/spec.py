@@ -305,10 +305,12 @@ class FiniteVolume(MethodSpec):
         rounds = math.ceil(self.stride / k) * steps / self.stride
         return rounds * error * math.sqrt(2 * STEP_HALO * k * self.parts / self.rows)
 
-    def states(self, system: SystemSpec, outputs: Sequence[Output]) -> list[Finding]:
+    def states(self, run: Realisation, outputs: Sequence[Output]) -> list[Finding]:
         """What a compressed exchange did (`core.split.States`); nothing where all was sent as it is."""
+        system = run.point.system
         assert isinstance(system, AdvectedField)
-        return exchange_findings(self, system, outputs) if self.bound else []
+        which = f"{run.point.label}, run {run.repeat + 1}" if run.repeat else run.point.label
+        return exchange_findings(self, system, outputs, which) if self.bound else []
 
     def twin(self, realisation: Realisation, factor: float) -> Task:
         """The whole grid in double precision, from the start, with spacing and time step ``2 factor`` times the study's."""
