@@ -29,12 +29,13 @@ class Spec(Frozen):
         return digest_document(self.document())
 
     def __str__(self) -> str:
-        """For a reader: the name, if it has one, and what differs from the defaults."""
+        """For a reader: the name and what differs from the defaults; without a name, every field."""
         fields = type(self).model_fields
+        named = "name" in fields
         given = {name: getattr(self, name) for name in fields if name != "name"}
-        told = [f"{name} {_short(value)}" for name, value in given.items() if value != fields[name].default]
-        name = str(getattr(self, "name", ""))
-        return " ".join(filter(None, (name, f"({', '.join(told)})" if told else "")))
+        told = [f"{name} {_short(value)}" for name, value in given.items() if not named or value != fields[name].default]
+        parts = ([str(self.document()["name"])] if named else []) + ([f"({', '.join(told)})"] if told else [])
+        return " ".join(parts)
 
 
 def _short(value: object) -> str:

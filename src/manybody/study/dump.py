@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -139,18 +139,27 @@ def _shown(value: float, dimension: Dimension, units: UnitSystem | None) -> str:
 
 def _point(study: Study, index: int) -> str:
     """One point of a sweep, each value in the unit of the field that its path names."""
-    varied = study.point(index)
-    point = {
-        path: getattr(getattr(varied, path.split(".")[0]), path.split(".")[1]) if isinstance(value, Mapping) else value
-        for path, value in study.sweep[index].items()
-    }
+    varied, point = study.point(index), study.sweep[index]
     dimensions = {
         f"{part}.{field.name}": field.dimension
         for part, spec in (("system", study.system), ("method", study.method))
         for field in parameters(type(spec))
     }
-    items = (f"{path}: {_flow(value, dimensions[path], study.unit_system)}" for path, value in point.items())
-    return f"{{{', '.join(items)}}}"
+    texts = {
+        path: _flow(value, dimensions[path], study.unit_system) for path, value in point.items() if not isinstance(value, Mapping)
+    }
+    for path, value in point.items():
+        if isinstance(value, Mapping):
+            part, field = path.split(".")
+            texts[path] = _fields_of(type(getattr(getattr(varied, part), field)), value, study.unit_system)
+    return f"{{{', '.join(f'{path}: {text}' for path, text in texts.items())}}}"
+
+
+def _fields_of(spec: type[BaseModel], values: Mapping[str, Any], units: UnitSystem | None) -> str:
+    """Values of some fields of a spec on one line."""
+    dimensions = {field.name: field.dimension for field in parameters(spec)}
+    texts = (f"{name}: {_flow(value, dimensions.get(name), units)}" for name, value in values.items())
+    return f"{{{', '.join(texts)}}}"
 
 
 # --- values ------------------------------------------------------------------------------------------------------
@@ -171,9 +180,7 @@ def _flow(value: Any, dimension: Dimension | None, units: UnitSystem | None) -> 
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, BaseModel):
-        texts = {"name": value.name} if isinstance(value, NamedSpec) else {}
-        texts |= {field.name: _flow(getattr(value, field.name), field.dimension, units) for field in parameters(type(value))}
-        return f"{{{', '.join(f'{name}: {text}' for name, text in texts.items())}}}"
+        return _fields_of(type(value), dict(value), units)
     if isinstance(value, list | tuple):
         return f"[{', '.join(_flow(item, dimension, units) for item in value)}]"
     if isinstance(value, int | float):
