@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +73,8 @@ def compare(
     ratio = own / other if other else None
     valid = after >= (1 - DISTURBED) * before
     return Result(name, own, other, version if other else None, unit, ratio, target, before, after, valid)
+
+
+def beside_limit(result: Result, name: str, limit: float) -> Result:
+    """The same measurement beside a limit that it must not fall below."""
+    return replace(result, name=name, peer=limit, peer_version="the limit", ratio=result.ours / limit, target=1.0)
