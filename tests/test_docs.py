@@ -18,10 +18,13 @@ from pathlib import Path
 
 import pytest
 
+from manybody.testing.flower import REMEDY, interpreter
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r'^```(?P<language>[a-z]*)(?: title="(?P<title>[^"]+)")?\n(?P<body>.*?)^```$', re.M | re.S)
 # What is run elsewhere: by continuous integration from a clean clone, or as a benchmark.
+FLOWER = ("flower",)  # pages whose code needs Flower, which has an environment of its own
 ELSEWHERE = re.compile(r"((make [a-z]+|python -m benchmarks[. ].*|\.venv/bin/pre-commit install)( +#.*)?\n)+")
 MEMBER_LINES = 40  # the most that a complete member of an extension point may take
 
@@ -41,20 +44,31 @@ def blocks(page: Path) -> list[Block]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_block_of_code_runs(page: Path, tmp_path: Path) -> None:
-    paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    python = python_of(page)
+    paths = [str(Path(python[0]).parent), os.environ["PATH"]]
     environment = os.environ | {
         "MANYBODY_HOME": str(tmp_path / "home"),
         "PYTHONPATH": str(tmp_path),
         "PATH": os.pathsep.join(paths),
     }
-    for command, body in steps(page, tmp_path):
+    for command, body in steps(page, tmp_path, python):
         done = subprocess.run(
             [*command, "-c", body], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
         )
         assert done.returncode == 0, f"{page.name}:\n{body}\n{done.stdout}\n{done.stderr}"
 
 
-def steps(page: Path, place: Path) -> Iterator[tuple[list[str], str]]:
+def python_of(page: Path) -> list[str]:
+    """The interpreter for a page's code. Warnings are errors, but for what Flower says of the versions that it wants."""
+    if page.stem not in FLOWER:
+        return [sys.executable, "-W", "error"]
+    flower = interpreter()
+    if flower is None:
+        pytest.skip(REMEDY)
+    return [flower]
+
+
+def steps(page: Path, place: Path, python: list[str]) -> Iterator[tuple[list[str], str]]:
     """Interpreter and program of each step; files are written on the way. Python blocks in a row share their names."""
     script = ""
     for block in blocks(page):
@@ -66,11 +80,11 @@ def steps(page: Path, place: Path) -> Iterator[tuple[list[str], str]]:
                 install(place, block.body)
         elif block.language == "sh" and not ELSEWHERE.fullmatch(block.body):
             if script:
-                yield [sys.executable, "-W", "error"], script
+                yield python, script
             script = ""
             yield ["bash", "-euo", "pipefail"], block.body
     if script:
-        yield [sys.executable, "-W", "error"], script
+        yield python, script
 
 
 def install(place: Path, pyproject: str) -> None:

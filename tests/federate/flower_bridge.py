@@ -20,7 +20,7 @@ from flwr.supercore import telemetry
 from manybody.core import catalog
 from manybody.core.errors import InputError, TaskError
 from manybody.core.task import Output, Task
-from manybody.federate.flower import Client, FlowerGrid, SecureTraining, Training
+from manybody.federate.flower import Client, FlowerGrid, SecureTraining, Training, record, tensors
 from manybody.federate.flower.records import pack, unpack
 from manybody.federate.flower.secagg import SecAggPlusTraining, secagg_plus
 from manybody.federate.spec import FederatedLearning
@@ -56,14 +56,6 @@ def objects(tmp_path_factory):
 def backend(method, objects):
     with Embedded(objects.root, 2) as backend:
         yield backend
-
-
-def record(tensors):
-    return ArrayRecord({name: Array(np.asarray(values)) for name, values in tensors.items()})
-
-
-def tensors(record):
-    return {name: array.numpy() for name, array in record.items()}
 
 
 def parties(objects, count=3, features=4):

@@ -8,6 +8,6 @@ runtime is not used. The extra ``manybody[flower]`` brings what this needs; node
 from manybody.federate.flower import pin
 from manybody.federate.flower.grid import FlowerGrid
 from manybody.federate.flower.secure import SecureTraining
-from manybody.federate.flower.training import Client, Training
+from manybody.federate.flower.training import Client, Training, record, tensors
 
-__all__ = ["Client", "FlowerGrid", "SecureTraining", "Training", "pin"]
+__all__ = ["Client", "FlowerGrid", "SecureTraining", "Training", "pin", "record", "tensors"]

@@ -45,7 +45,7 @@ class FlowerGrid(Grid):
     """Flower's grid over a `Backend`. A context, to be used from one thread, one at a time in a process::
 
         with FlowerGrid(backend, objects, Training("least-squares"), clients) as grid:
-            FedAdam().start(grid, initial_arrays=ArrayRecord(tensors), num_rounds=10)
+            FedAdam().start(grid, initial_arrays=record(tensors), num_rounds=10)
 
     `objects` is the store that the backend takes inputs from. A task that fails, or answers with what is no model like
     the one that was sent, becomes an error reply, which strategies leave out. Replies come in the order of the clients,

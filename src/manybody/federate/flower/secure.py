@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 
 from manybody.core.errors import InputError, Problem, TaskError
 from manybody.core.task import Output, Task
 from manybody.federate.errands import Errands
 from manybody.federate.flower.grid import refusal
-from manybody.federate.flower.training import WEIGHT, Client, Shelf, Training
+from manybody.federate.flower.training import WEIGHT, Client, Shelf, Training, record
 from manybody.federate.secure_round import Party, SecureMean, secure_mean
 from manybody.federate.secure_training import Work
 
@@ -80,6 +80,6 @@ def _reply(message: Message, client: Client, mean: SecureMean) -> Message:
     if client.name in mean.lost:
         return refusal(message, client, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, mean.lost[client.name])
     (name,) = message.content.array_records
-    tensors = ArrayRecord({key: Array(mean.tensors[key]) for key in message.content.array_records[name]})
+    tensors = record({key: mean.tensors[key] for key in message.content.array_records[name]})
     weight = MetricRecord({WEIGHT: mean.weight / len(mean.parties)})
     return Message(RecordDict({name: tensors, "metrics": weight}), reply_to=message)

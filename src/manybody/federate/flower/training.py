@@ -14,6 +14,7 @@ from manybody.core import catalog
 from manybody.core.errors import InputError, Problem
 from manybody.core.protocols import MethodSpec
 from manybody.core.task import Output, Task
+from manybody.federate.tensors import as_array
 from manybody.store.objects import ObjectStore
 
 Setting: TypeAlias = bool | int | float | str | list[bool] | list[int] | list[float] | list[str]
@@ -35,6 +36,16 @@ class Client:
     node: str = ""
 
 
+def record(tensors: Mapping[str, Any]) -> ArrayRecord:
+    """Named tensors, of numpy or torch, as Flower's strategies take them."""
+    return ArrayRecord({name: Array(as_array(tensor)) for name, tensor in tensors.items()})
+
+
+def tensors(found: ArrayRecord) -> dict[str, np.ndarray]:
+    """Named tensors of what Flower's strategies give."""
+    return {name: array.numpy() for name, array in found.items()}
+
+
 class Shelf:
     """A store for what messages carry, which puts a model away once while messages come with the very same bytes."""
 
@@ -44,10 +55,10 @@ class Shelf:
 
     def put(self, content: RecordDict) -> str:
         """The digest of the model in a message."""
-        record = _only_model(content)
-        if not self._digest or not _is_same(self._record, record):
-            self._digest = self.objects.put(Output({name: array.numpy() for name, array in record.items()})).digest
-            self._record = ArrayRecord(dict(record))
+        found = _only_model(content)
+        if not self._digest or not _is_same(self._record, found):
+            self._digest = self.objects.put(Output(tensors(found))).digest
+            self._record = ArrayRecord(dict(found))
         return self._digest
 
 
