@@ -30,6 +30,7 @@ from manybody.study.expand import expand
 from manybody.study.gangs import refuse_impossible_gangs
 from manybody.study.measure import Measured
 from manybody.study.roster import Roster
+from manybody.study.stragglers import prepared
 from manybody.study.tune import Stopwatch, tune
 from manybody.study.word import Word
 
@@ -133,8 +134,9 @@ def _compute(
 ) -> tuple[Tally, dict[str, ResultRow], Word]:
     """Have every task of a plan computed that is not yet, and its nodes checked; and what is known of these."""
     policy = policy_for(options.trust, options.network)
-    with closing(open_backend(options.network, home, options.workers)) as backend:
-        refuse_impossible_gangs(plan, backend)
+    with closing(open_backend(options.network, home, options.workers)) as reached:
+        refuse_impossible_gangs(plan, reached)
+        plan, backend = prepared(plan, ledger, reached)
         roster = Roster(ledger, processes=options.network is None and policy is not None)
         auditor = None
         if policy is not None:

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from manybody.core.protocols import Backend, Checkpointing, Event, NodeInfo
+from manybody.core.study import Plan
 from manybody.core.task import Task
+from manybody.store.ledger import Ledger
 from manybody.store.queue import TWIN
-from manybody.study.costs import Costs, Timing, kind_of, learn, node_of
+from manybody.study.costs import Costs, Timing, kind_of, known_timings, learn, node_of, priced, repriced
 
 GAIN = 2.0  # a second try is worth it where it takes less than 1/GAIN of what the first still needs
 SETUP_S = 2.0  # and what it takes to get going
@@ -214,6 +216,13 @@ class ResumableStragglers(Stragglers):
         """Like `submit`, and tell of checkpoints; `checkpoint` is the digest of the one to go on from, or empty."""
         self._attempts[attempt] = Attempt(task, inputs, avoid, checkpoint)
         self._send(attempt, attempt, avoid)
+
+
+def prepared(plan: Plan, ledger: Ledger, backend: Backend) -> tuple[Plan, Backend]:
+    """A plan at the cost that has been learned for the nodes there are, and the backend with its stragglers tried twice."""
+    known, nodes = known_timings(ledger, plan.tasks), backend.nodes()
+    costs = learn(known, {node.name: node.speed for node in nodes}).on(nodes)
+    return priced(plan, costs), watched(backend, repriced(known, costs))
 
 
 def watched(backend: Backend, timings: Iterable[Timing] = ()) -> Backend:
