@@ -192,12 +192,16 @@ class Conductor:
         for digest in ready:
             if len(self.running) >= self._slots:
                 return
-            if self._is_servable(self._load.tasks[digest]):
+            if self._is_unhindered(digest) and self._is_servable(self._load.tasks[digest]):
                 self._claim(digest, self.backend)
         if not self.running:
             for digest in ready:
-                if digest in self._load.tasks and not self._is_servable(self._load.tasks[digest]):
+                if self._is_unhindered(digest) and not self._is_servable(self._load.tasks[digest]):
                     self._arbitrate(digest)
+
+    def _is_unhindered(self, digest: str) -> bool:
+        """Whether a task is still wanted and all that it reads there: a claim may have shown that an input is gone."""
+        return digest in self._load.tasks and all(need in self.standing.results for need in self._load.needs[digest])
 
     def _is_servable(self, task: Task) -> bool:
         """Whether some node may compute a task."""
