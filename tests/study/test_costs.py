@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ import pytest
 from manybody.core.protocols import NodeInfo
 from manybody.core.study import Plan, Study
 from manybody.core.task import Task
-from manybody.study.costs import Costs, Timing, kind_of, learn, node_of, priced, repriced
+from manybody.store.ledger import Ledger
+from manybody.study.costs import Costs, Timing, kind_of, known_timings, learn, node_of, priced, repriced
 
 STUDY = Study.model_validate(
     {
@@ -103,6 +106,25 @@ def test_prices_and_capacity_follow() -> None:
     assert here.seconds(wanted) == pytest.approx(2.8 * 6.0)
     assert here.seconds(wanted, "slow") == pytest.approx(costs.seconds(wanted, "slow"))
     assert here.capacity(nodes) == pytest.approx(7.0)
+
+
+def test_the_ledger_remembers_what_tasks_took(tmp_path: Path) -> None:
+    """Tasks of another kind do not count; a worker of this machine stands for the host of its run."""
+    kind, other = ("finite-volume", "advance", "1"), ("finite-volume", "advance", "2")
+    seen = [
+        task(each, cost).model_copy(update={"repeat": number})
+        for number, (each, cost) in enumerate([(kind, 1.0), (kind, 2.0), (other, 3.0)])
+    ]
+    with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
+        ledger.record_study(STUDY)
+        run = ledger.begin_run(STUDY.digest, tmp_path, "test", {"host": "here"})
+        ledger.add_tasks(run, seen)
+        for each, worker in zip(seen, ("local-17-1", "lab-3/local-18-1", "lab-3/local-18-1"), strict=True):
+            attempt = ledger.claim(run, each.digest).attempt
+            assert ledger.finish(attempt, "ab" * 32, 1, 7.0 * each.cost, worker, {"host": "here"})
+        found = known_timings(ledger, [task(kind)])
+    assert sorted(found, key=lambda timing: timing.cost) == [Timing(kind, 1.0, 7.0, "here"), Timing(kind, 2.0, 14.0, "lab-3")]
+    assert learn(found).seconds(task(kind, 3.0)) == pytest.approx(21.0)
 
 
 @pytest.mark.parametrize(
