@@ -7,23 +7,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from manybody.core.protocols import Event
-from manybody.core.study import Study
 from manybody.network.cluster import Cluster, Limits
 from manybody.network.cluster_local import LocalCluster
 from manybody.network.messages import BackendError
-from manybody.store.home import Home
 from manybody.store.liveness import process_start
 from manybody.store.objects import ObjectStore
-from manybody.study.expand import expand
-from manybody.study.run import RunOptions, run_study
 from manybody.testing.methods import installed, task
 
 FOREVER = 10**12  # steps of an iteration that will not end during a test
@@ -226,41 +220,6 @@ def test_killed_run_leaves_no_process_at_work(machines: LocalCluster, tmp_path: 
         computing = psutil.Process(int(run.stdout.readline()))
         run.kill()
     computing.wait(20.0)
-
-
-FIELD: dict[str, Any] = {
-    "name": "small-field",
-    "system": {"name": "advected-field", "waves": [{"cycles_x": 1, "cycles_y": 1}]},
-    "method": {"name": "finite-volume", "duration": 0.25},
-    "measures": ["field-variance"],
-    "checks": ["conservation"],
-}
-
-
-class Silent:
-    def planned(self, *told: object) -> None: ...
-
-    def event(self, *told: object) -> None: ...
-
-    def judged(self, *told: object) -> None: ...
-
-
-def test_same_study_same_digests_here_and_on_the_cluster(
-    machines: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same bits, whoever computes them, and the same verdict."""
-    study = Study.model_validate(FIELD)
-    found = []
-    for network in (None, machines.address):
-        home = Home(tmp_path / ("cluster" if network else "embedded"))
-        home.path.mkdir()
-        (home.path / "tls").symlink_to(machines.tls)
-        outcome = run_study(study, RunOptions(home=home.path, out=home.path / "out", network=network), Silent())
-        with closing(home.ledger()) as ledger:
-            rows = [ledger.result(task.digest) for task in expand(study).tasks]
-        found.append((outcome.verdict, [row.result for row in rows if row]))
-    assert found[0] == found[1]
-    assert len(found[0][1]) == len(expand(study).tasks)
 
 
 def test_a_closed_backend_takes_no_more(backend: Cluster) -> None:
