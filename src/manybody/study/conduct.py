@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from manybody.core.errors import CorruptResultError, ManybodyError, StoreError, TaskError
@@ -85,7 +85,8 @@ class Conductor:
         self._held_until: dict[str, float] = {}
         self._checkpoints: dict[str, str] = {}
         self._lent: dict[str, Lent] = {}
-        self._shunned: dict[str, dict[str, str]] = {}
+        self._shunned: dict[str, set[str]] = {}
+        self._failed_on: dict[str, set[str]] = {}
         self._doubted: dict[str, tuple[str, dict[str, str]]] = {}
         self._news: list[Event] = []
         self._own: Backend | None = None
@@ -108,8 +109,8 @@ class Conductor:
 
     def recover(self) -> int:
         """Take over what the ledger has, every result verified; returns how many. A bad one will be computed again."""
-        for task in self.auditor.earlier if self.auditor else ():
-            self._add(task)
+        if self.auditor:
+            self._add(self.auditor.earlier)
         for digest in list(self._load.tasks):
             self.standing.recover(digest)
         self._review()
@@ -358,7 +359,7 @@ class Conductor:
             if self.auditor:
                 self.auditor.pardon([row.attempt for row in same])
             return replace(event, kind="failed", reason=self.failures[event.task])
-        self._shunned.setdefault(event.task, {})[event.worker] = fault
+        self._shunned.setdefault(event.task, set()).add(event.worker)
         self._count_loss(event, fault)
         return replace(event, kind="lost", reason=reason)
 
@@ -372,10 +373,11 @@ class Conductor:
         if self._reopen_inputs(digest):
             return event
         if self.auditor and self.auditor.may_err(event.worker):
-            told = self._shunned.setdefault(digest, {})
-            told[_node(event.worker)] = event.reason
-            if len(told) < 2 and self._is_servable(self._load.tasks[digest]):
-                return replace(event, kind="lost")  # one node's word is not enough
+            self._shunned.setdefault(digest, set()).add(_node(event.worker))
+            told = self._failed_on.setdefault(digest, set())
+            told.add(_node(event.worker))
+            if len(told) <= self.auditor.policy.margin and self._is_servable(self._load.tasks[digest]):
+                return replace(event, kind="lost")  # a few nodes' word is not enough
             doubted = [need for need in self._load.tasks[digest].inputs.values() if self.auditor.doubt(need)]
             if doubted:
                 self._doubted[digest] = (event.reason, read)
@@ -434,11 +436,7 @@ class Conductor:
                     self._cancel(attempt, "nobody needs it any more")
                 self.failures.pop(digest, None)
                 self._load.remove(digest)
-        fresh = [task for digest, task in wanted.items() if digest not in self._load.tasks]
-        if fresh:
-            self.ledger.add_tasks(self.run, fresh, first=len(self._known))
-        for task in fresh:
-            self._add(task)
+        self._add([task for digest, task in wanted.items() if digest not in self._load.tasks])
 
     def _end_doubts(self, auditor: Auditor) -> None:
         """Decide on tasks that failed, once what they read was recomputed: another input, another try."""
@@ -448,7 +446,7 @@ class Conductor:
                 continue
             del self._doubted[digest]
             if self.standing.is_outdated(digest, read):
-                del self._shunned[digest]
+                del self._shunned[digest], self._failed_on[digest]
             else:
                 self.failures[digest] = reason
 
@@ -459,9 +457,13 @@ class Conductor:
             if waits and is_audit(self._load.tasks[digest]) and not self._is_servable(self._load.tasks[digest]):
                 self._cancel(attempt, "no node is left that may recompute it")
 
-    def _add(self, task: Task) -> None:
-        self._load.add(task)
-        self._known[task.digest] = task
+    def _add(self, audits: Sequence[Task]) -> None:
+        """Take in tasks that are no part of the plan."""
+        if audits:
+            self.ledger.add_tasks(self.run, audits, first=len(self._known))
+        for task in audits:
+            self._load.add(task)
+            self._known[task.digest] = task
 
     def _cancel(self, attempt: str, reason: str) -> None:
         del self.running[attempt]

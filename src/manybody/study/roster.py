@@ -31,6 +31,7 @@ class Roster:
     ledger: Ledger
     processes: bool = False
     _known: dict[str, Somebody] = field(default_factory=dict)
+    _names: dict[str, str] = field(default_factory=dict)
 
     def find(self, worker: str) -> Somebody:
         """The node of a worker; its identity is `OWN` where that is the coordinator's machine."""
@@ -43,11 +44,9 @@ class Roster:
 
     def named(self, identity: str) -> str:
         """The name under which backends know a node."""
-        names = {each.identity: each.name for each in self._known.values()}
-        if identity not in names and not self.processes:
+        if identity not in self._names:
             self._read()
-            names = {each.identity: each.name for each in self._known.values()}
-        return names.get(identity, identity)
+        return self._names.setdefault(identity, identity)
 
     def _read(self) -> None:
         with self.ledger.database.reading() as connection:
@@ -55,3 +54,4 @@ class Roster:
         for member in found:
             told = json.loads(member.report).get("provenance", {}) if member.report else {}
             self._known[member.name] = Somebody(member.fingerprint, member.name, architecture(told))
+            self._names[member.fingerprint] = member.name
