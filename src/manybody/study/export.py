@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from manybody.core.digest import canonical_json
 from manybody.core.protocols import Evidence, Samples
 from manybody.core.study import Plan, Realisation
+from manybody.core.units import LENGTH, TIME, UnitSystem
 
 if TYPE_CHECKING:
     import ase
@@ -166,7 +167,8 @@ def _attributes(plan: Plan) -> dict[str, str]:
 def last_configurations(plan: Plan, evidence: Evidence) -> list[ase.Atoms]:
     """The last state of every realisation whose last task ends in positions [atoms, 3] in a periodic box [3].
 
-    Particles have no chemical element, so they are ASE's `X` with mass 1: momenta are velocities, in reduced units.
+    Where a task gives atomic `numbers`, lengths and velocities are in ASE's units. Other particles have no chemical
+    element: they are ASE's `X` with mass 1, and momenta are velocities, in reduced units.
     """
     found = [_configuration(run, evidence) for run in plan.realisations]
     return [atoms for atoms in found if atoms is not None]
@@ -179,9 +181,20 @@ def _configuration(run: Realisation, evidence: Evidence) -> ase.Atoms | None:
     arrays = evidence.output(task).arrays
     if "positions" not in arrays or "box" not in arrays:
         return None
-    positions = np.asarray(arrays["positions"], dtype=np.float64)
-    atoms = ase.Atoms(numbers=np.zeros(len(positions), dtype=int), positions=positions, cell=arrays["box"], pbc=True)
+    positions, box = (np.asarray(arrays[name], dtype=np.float64) for name in ("positions", "box"))
+    numbers, length, speed = np.zeros(len(positions), dtype=int), 1.0, 1.0
+    if "numbers" in arrays and evidence.plan.study.unit_system is not None:
+        numbers, (length, speed) = np.asarray(arrays["numbers"]), _in_ase(evidence.plan.study.unit_system)
+    atoms = ase.Atoms(numbers=numbers, positions=length * positions, cell=length * box, pbc=box > 0)
     if "velocities" in arrays:
-        atoms.set_velocities(np.asarray(arrays["velocities"], dtype=np.float64))
+        atoms.set_velocities(speed * np.asarray(arrays["velocities"], dtype=np.float64))
     atoms.info |= {"point": run.point.label, "repeat": run.repeat, "task": task.digest}
     return atoms
+
+
+def _in_ase(units: UnitSystem) -> tuple[float, float]:
+    """A unit of length and one of velocity, in those of ASE."""
+    import ase.units
+
+    length = units.scale(LENGTH) * ase.units.m
+    return length, length / (units.scale(TIME) * ase.units.s)

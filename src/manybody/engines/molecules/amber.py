@@ -86,6 +86,7 @@ def _topology(parm: Any) -> Topology:
         residues=tuple(atom.residue.name for atom in atoms),
         residue=np.array([atom.residue.idx for atom in atoms]),
         molecule=connected(len(atoms), bonds),
+        bonds=bonds,
         numbers=np.array([atom.atomic_number for atom in atoms]),
         masses=masses,
         charges=charges,

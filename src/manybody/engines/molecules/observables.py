@@ -10,9 +10,10 @@ import numpy as np
 from pydantic import Field
 
 from manybody.core.errors import TaskError
-from manybody.core.protocols import MeasureSpec, Samples
+from manybody.core.protocols import ClosedForm, MeasureSpec, Samples
 from manybody.core.study import Point
 from manybody.core.task import Output
+from manybody.engines.molecules.known_answers import energy_spread
 from manybody.engines.molecules.spec import ForceFieldDynamics, WaterBox
 
 BAR = 16.6053906717  # one kJ/(mol nm^3) in bar
@@ -70,6 +71,16 @@ class CentreTemperature(MeasureSpec):
         system, method = _water(point)
         freedom = 3 * system.molecules - (0 if method.thermostat == "langevin" else 3)
         return _plain(point, 2 * _joined(outputs, "centre_kinetic_energy") / (freedom * system.temperature))
+
+    def exact(self, point: Point) -> ClosedForm | None:
+        """1, with a thermostat: the kinetic energy is redrawn about once in its relaxation time."""
+        system, method = _water(point)
+        if method.thermostat == "none":
+            return None
+        spread = energy_spread(3 * system.molecules - 3)
+        tolerance = 4 * spread * math.sqrt(2 * method.thermostat_time / method.duration)
+        told = "four standard errors of one run whose kinetic energy is redrawn once in the thermostat's relaxation time"
+        return ClosedForm(1.0, tolerance, told, "equipartition theorem")
 
 
 class OxygenDistribution(MeasureSpec):

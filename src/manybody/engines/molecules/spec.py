@@ -50,7 +50,7 @@ class WaterBox(SystemSpec):
     switch: Length = Field(0.8, gt=0.3, description="where the Lennard-Jones energy begins to be switched off; the cutoff: not")
     tail_correction: bool = Field(True, description="add the analytic contribution of Lennard-Jones pairs beyond the cutoff")
     electrostatics: Electrostatics = Field("pme", description="`pme` (particle-mesh Ewald), or `reaction-field` at the cutoff")
-    force_error: float = Field(2e-4, ge=1e-10, le=1e-2, description="root-mean-square error of particle-mesh Ewald's forces")
+    force_error: float = Field(5e-5, ge=1e-8, le=1e-2, description="root-mean-square error of particle-mesh Ewald's forces")
     permittivity: float = Field(78.3, ge=1, description="relative permittivity beyond the cutoff of a reaction field")
 
     @property

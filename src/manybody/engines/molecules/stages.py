@@ -131,6 +131,7 @@ class Recorder:
             "positions": state.positions.numpy(),
             "velocities": state.velocities.numpy(),
             "box": state.box.numpy(),
+            "numbers": self.engine.topology.numbers,
         }
         document = {
             "steps": self.stride * self.samples,

@@ -23,7 +23,8 @@ Indices = NDArray[np.int64]
 class Topology:
     """Atoms and how they interact.
 
-    names, residues: an atom's name, and that of its residue, [atoms]; residue, molecule: their numbers, [atoms].
+    names, residues: an atom's name, and that of its residue, [atoms]; residue, molecule: their numbers, [atoms]. bonds:
+    [bonds, 2], what holds the molecules together, with an energy, rigid, or neither.
     numbers: atomic numbers; masses, u; charges, e; species: rows of the tables c12, c6 (kJ/mol nm^12, nm^6), all [atoms].
     bonded: terms by name. excluded: pairs [pairs, 2] that interact through other terms only; pairs_14: those of them
     that still interact in part. constraints: what is rigid.
@@ -33,6 +34,7 @@ class Topology:
     residues: tuple[str, ...]
     residue: Indices
     molecule: Indices
+    bonds: Indices
     numbers: Indices
     masses: Array
     charges: Array

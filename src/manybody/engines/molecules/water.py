@@ -53,6 +53,7 @@ def water_topology(model: WaterModel, molecules: int) -> Topology:
         residues=("HOH",) * (3 * molecules),
         residue=np.repeat(np.arange(molecules), 3),
         molecule=np.repeat(np.arange(molecules), 3),
+        bonds=atoms[:, [[0, 1], [0, 2]]].reshape(-1, 2),
         numbers=np.tile([8, 1, 1], molecules),
         masses=masses,
         charges=np.tile([-2 * water.charge, water.charge, water.charge], molecules),
