@@ -56,8 +56,12 @@ def compare(
     peer: Callable[[], float] | None,
     version: str | None,
     rounds: int,
+    lower_is_better: bool = False,
 ) -> Result:
-    """Medians of `rounds` rounds, ours and the peer's in turn, after one of each to warm up. Higher is better."""
+    """Medians of `rounds` rounds, ours and the peer's in turn, after one of each to warm up.
+
+    The ratio is ours to the peer's, or the other way round where lower is better: above 1, ours is better.
+    """
     before = triad()
     mine: list[float] = []
     theirs: list[float] = []
@@ -70,7 +74,7 @@ def compare(
             theirs.clear()
     after = triad()
     own, other = statistics.median(mine), statistics.median(theirs) if theirs else None
-    ratio = own / other if other else None
+    ratio = (other / own if lower_is_better else own / other) if other else None
     valid = after >= (1 - DISTURBED) * before
     return Result(name, own, other, version if other else None, unit, ratio, target, before, after, valid)
 
