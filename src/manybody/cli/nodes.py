@@ -2,82 +2,124 @@
 
 from __future__ import annotations
 
-import contextlib
 import json as json_text
-import time
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from statistics import median
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from manybody.store.audits import Standing
-    from manybody.store.members import Member, Record
+    from rich.console import Console
+    from rich.text import Text
+
+    from manybody.network.survey import NodeView
+    from manybody.store.home import Home
+
+NAME_WIDTH = 16  # of a name in the table; a longer one is shortened
 
 
 def nodes(
+    network: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A cluster or a federation [default: this home's gateway, else this machine]."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     everyone: Annotated[bool, typer.Option("--all", help="Show those that have left or were revoked, too.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Run the engines for a moment where it is not known how fast they are.")
+    ] = True,
 ) -> None:
-    """Show the nodes of this home's network: capacity, devices, load, record, trust, and what each runs now.
+    """Show the nodes of a network: capacity, devices, load, record, trust, and what each runs now.
 
+    Speed is the cost that methods predict, in core-seconds, done a second and worker: 2 is twice as fast as predicted.
     Trust is how many of a node's results others found right since it was last caught, and how often it was.
     """
-    from manybody.store import audits, members
     from manybody.store.home import Home
 
-    with contextlib.closing(Home().ledger()) as ledger, ledger.database.reading() as connection:
-        records, trust = members.records(connection), audits.standings(connection)
-        found = [
-            _row(member, records.get(member.id, members.Record()), trust.get(member.fingerprint, audits.Standing()))
-            for member in members.everyone(connection)
-            if everyone or member.revoked is None
-        ]
+    found = _survey(Home(), network, everyone, measure)
     if json:
-        typer.echo(json_text.dumps(found, indent=2))
+        typer.echo(json_text.dumps([node.model_dump(mode="json") for node in found], indent=2))
     else:
         _print(found)
 
 
-def _row(member: Member, record: Record, trust: Standing) -> dict[str, Any]:
-    report = json_text.loads(member.report) if member.report else {}
-    silent = None if member.seen is None else round(time.time() - member.seen, 1)
-    return {
-        "name": member.name,
-        "role": member.role,
-        "fingerprint": member.fingerprint,
-        "state": "revoked" if member.revoked is not None else "never seen" if silent is None else f"heard {silent:g} s ago",
-        "reason": member.reason,
-        "workers": report.get("workers", 0),
-        "threads": report.get("threads", 0),
-        "memory_bytes": report.get("memory_bytes", 0),
-        "devices": report.get("devices", []),
-        "speed": report.get("speed", {}),
-        "methods": {name: method["version"] for name, method in report.get("methods", {}).items()},
-        "record": asdict(record),
-        "trust": asdict(trust),
-    }
+def _survey(home: Home, network: str | None, everyone: bool, measured: bool) -> list[NodeView]:
+    from manybody.network.addresses import extra, kind_of_network
+
+    kind = kind_of_network(network, home)
+    if kind == "cluster":
+        cluster = extra("manybody.network.cluster_survey", "cluster", str(network))
+        found: list[NodeView] = cluster.cluster_view(network, home, measured)
+        return found
+    from manybody.network.survey import federation_view, machine_view
+
+    return federation_view(home, everyone) if kind == "federation" else machine_view(home, measured)
 
 
-def _print(found: list[dict[str, Any]]) -> None:
+def _print(found: list[NodeView]) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    console = Console(highlight=False)
+    if not found:
+        console.print("No node has joined. Invite one with `manybody invite`.")
+        return
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("node", no_wrap=True, overflow="ellipsis", max_width=NAME_WIDTH)
+    for column in ("heard", "busy", "memory", "load", "speed", "done", "failed", "lost", "trust"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for node in found:
+        table.add_row(*_cells(node))
+    console.print(table)
+    for node in found:
+        _print_more(console, node)
+
+
+def _cells(node: NodeView) -> tuple[Text, ...]:
     from rich.text import Text
 
-    columns = ("node", "state", "workers", "memory", "devices", "speed", "finished", "failed", "lost", "trust", "runs now")
-    table = Table(*columns, box=None)
-    for row in found:
-        record, trust = row["record"], row["trust"]
-        caught = f", caught {trust['caught']} times" if trust["caught"] else ""
-        believed = f"{trust['agreed']} of {trust['results']} agreed{caught}" if trust["results"] else "no result yet"
-        speed = ", ".join(f"{name} {value:.2f}" for name, value in row["speed"].items())
-        running = ", ".join(record["running"])
-        cells = (
-            f"{row['name']}" + (" (client)" if row["role"] == "client" else ""), row["state"],
-            f"{len(record['running'])}/{row['workers']} x {row['threads']}", f"{row['memory_bytes'] / 2**30:.1f} GiB",
-            ", ".join(row["devices"]) or "cpu", speed or "not measured",
-            str(record["finished"]), str(record["failed"]), str(record["lost"]),
-            believed, running or "nothing",
-        )  # fmt: skip
-        table.add_row(*(Text(cell) for cell in cells))
-    Console(highlight=False).print(table if found else "No node has joined. Invite one with `manybody invite`.")
+    record, trust = node.record, node.trust
+    caught = f", caught {trust['caught']}" if trust.get("caught") else ""
+    cells = (
+        node.name,
+        "here" if node.state == "here" else node.state if node.heard_s is None else _ago(node.heard_s),
+        f"{len(node.running)}/{node.workers}" + (f"x{node.threads}" if node.threads > 1 else ""),
+        f"{node.memory_bytes / 2**30:.0f} GiB" if node.memory_bytes else "-",
+        "-" if node.load is None else f"{node.load:.1f}",
+        f"{median(node.speed.values()):.2f}" if node.speed else "-",
+        *(str(record.get(state, "-")) for state in ("finished", "failed", "lost")),
+        f"{trust['agreed']}/{trust['results']}{caught}" if trust.get("results") else "-",
+    )
+    style = "red" if caught or node.state in ("revoked", "no node") else ""
+    return tuple(Text(cell, style) for cell in cells)
+
+
+def _print_more(console: Console, node: NodeView) -> None:
+    """What has no place in a column: what runs, devices, speeds one by one, and why it does not work."""
+    from rich.text import Text
+
+    lines = [f"{each.task} for {_ago(each.since_s)}" + _progress(each.fraction) for each in node.running]
+    lines += [", ".join(f"{count} x {model}" for model, count in _counted(node.devices))] if node.devices else []
+    lines += [", ".join(f"{method} {speed:.2f}" for method, speed in node.speed.items())] if len(node.speed) > 1 else []
+    lines += [node.role] if node.role != "node" else []
+    lines += [f"{node.state}: {node.reason}"] if node.reason else []
+    if lines:
+        console.print(Text(node.name, style="bold"))
+    for line in lines:
+        console.print(Text(f"  {line}"))
+
+
+def _counted(models: tuple[str, ...]) -> list[tuple[str, int]]:
+    return [(model, models.count(model)) for model in dict.fromkeys(models)]
+
+
+def _progress(fraction: float | None) -> str:
+    return "" if fraction is None else f", {100 * fraction:.0f} %"
+
+
+def _ago(seconds: float) -> str:
+    """A duration in its largest unit."""
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

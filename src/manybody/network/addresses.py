@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from manybody.core.errors import InputError, Problem
@@ -38,6 +38,22 @@ def open_backend(address: str | None, home: Home, workers: int | None) -> Backen
     security = extra("manybody.network.cluster_security", "cluster", address).find_security(home.path / TLS_FOLDER)
     backend = cluster.Cluster(f"tls://{parts.netloc}", home.objects.root, security, workers or 1)
     return backend
+
+
+def kind_of_network(address: str | None, home: Home) -> Literal["machine", "cluster", "federation"]:
+    """What is at an address; without one, the federation whose gateway is in this home, else this machine.
+
+    Raises `InputError` for an address that is none, or that of another home's gateway.
+    """
+    if address is None:
+        return "federation" if (home.path / "gateway" / "gateway.json").is_file() else "machine"
+    parts = _parse(address)
+    if parts.scheme in FEDERATION:
+        extra("manybody.network.federation", "federation", address).own_gateway(f"https://{parts.netloc}", home)
+        return "federation"
+    if parts.scheme == "tcp":
+        _refuse_open(parts, address)
+    return "cluster"
 
 
 def _parse(address: str) -> SplitResult:

@@ -25,7 +25,7 @@ from manybody.core.protocols import Event
 from manybody.core.spec import Frozen
 from manybody.core.task import Task
 from manybody.network.federation.blobs import keep
-from manybody.network.federation.capacity import report
+from manybody.network.federation.capacity import measure, report
 from manybody.network.federation.protocol import Report
 from manybody.network.local import CHECKPOINT_S, Embedded
 from manybody.network.messages import BackendError
@@ -106,6 +106,11 @@ class Cache:
         """The bytes of a result."""
         return self.objects.path(digest).read_bytes()
 
+    def remove(self, digest: str) -> None:
+        """Remove what no task needs any more."""
+        with self._lock:
+            self.objects.remove(digest)
+
     def trim(self, more: int) -> None:
         """Remove what is too much, now that there are `more` bytes, the least lately used first; what tasks are reading stays."""
         with self._lock:
@@ -147,6 +152,9 @@ class Agent(WorkerPlugin):
         self._busy: Counter[str] = Counter()
         self._dismissed: set[str] = set()
         self._closing, self._made = False, 0
+        self._computing: dict[str, tuple[str, float]] = {}
+        self._speed: dict[str, float] = {}
+        self._measuring = asyncio.Lock()
         self._sweeper = asyncio.get_running_loop().call_later(IDLE_S, self._sweep)
 
     def teardown(self, worker: Worker) -> None:
@@ -164,6 +172,17 @@ class Agent(WorkerPlugin):
         except FileNotFoundError:
             return b""
 
+    def running(self) -> list[tuple[str, float]]:
+        """What is computed here now: the label of each task, and when it began, by the steady clock."""
+        return sorted(self._computing.values(), key=lambda each: each[1])
+
+    async def speed(self, measured: bool) -> dict[str, float]:
+        """How fast the engines run here, predicted cost done a second, by method; empty until `measured` was asked for."""
+        async with self._measuring:
+            if measured and not self._speed:
+                self._speed = await asyncio.to_thread(measure, self._cache.objects.root)
+        return self._speed
+
     @property
     def node(self) -> str:
         """The name of this node."""
@@ -177,10 +196,13 @@ class Agent(WorkerPlugin):
             if missing:
                 return News(missing=missing).model_dump_json(), b""
             try:
+                self._computing[key] = (order.task.label, time.monotonic())
                 with self._hand(order) as hand:
                     event = self._compute(hand, order, key)
             except BackendError as error:  # no process will live here
                 return News(unfit=str(error)).model_dump_json(), b""
+            finally:
+                self._computing.pop(key, None)
         result = self._cache.read(event.result) if event and event.kind == "finished" else b""
         if result:
             self._cache.trim(len(result))
@@ -259,7 +281,7 @@ class Agent(WorkerPlugin):
 
     def _drop(self, checkpoint: str) -> None:
         if checkpoint:
-            self._cache.objects.remove(checkpoint)
+            self._cache.remove(checkpoint)
 
     def _is_wanted(self, order: Order, key: str) -> bool:
         """Whether the scheduler still wants this attempt: it lets go of those whose coordinator cancelled or is gone."""
@@ -295,7 +317,9 @@ async def enlist(dask_worker: Worker) -> str:
     """Make a Dask worker a node, if it is none yet; returns what it has, a `Report` as JSON."""
     if PLUGIN not in dask_worker.plugins:
         await dask_worker.plugin_add(Agent(), name=PLUGIN, catch_errors=False)
-    found: Report = await asyncio.to_thread(report, dask_worker.state.nthreads)
+    agent = dask_worker.plugins[PLUGIN]
+    speed = await agent.speed(False) if isinstance(agent, Agent) else {}
+    found: Report = await asyncio.to_thread(report, dask_worker.state.nthreads, speed=speed)
     return found.model_dump_json()
 
 

@@ -92,6 +92,7 @@ class Node:
         return NodeInfo(
             name=self.name, workers=int(self.capacity["cores"]) // threads, threads=threads,
             devices=self.report.devices, memory_bytes=self.memory or self.report.memory_bytes, address=self.address,
+            speed=self.report.speed,
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import time
@@ -16,6 +17,7 @@ from typing import Literal
 from sqlalchemy import Connection, RowMapping, func, select, update
 
 from manybody.core.errors import InputError, Problem
+from manybody.core.task import Task
 from manybody.store.queue import give_back
 from manybody.store.schema import invitations, members, queue
 
@@ -51,12 +53,21 @@ class Member:
 
 @dataclass(frozen=True)
 class Record:
-    """How a member has done so far: attempts by how they ended, and those it holds now, with the tasks' labels."""
+    """How a member has done so far: attempts by how they ended."""
 
     finished: int = 0
     failed: int = 0
     lost: int = 0
-    running: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A task that a member holds: its label, when it was leased, on which worker it runs, and which fraction is behind it."""
+
+    task: str
+    leased: float
+    worker: str
+    fraction: float | None
 
 
 def find(connection: Connection, fingerprint: str) -> Member | None:
@@ -143,14 +154,24 @@ def records(connection: Connection) -> dict[int, Record]:
     found: dict[int, dict[str, int]] = {}
     for member, state, number in connection.execute(counts.group_by(queue.c.member, queue.c.state)):
         found.setdefault(member, {})[state] = number
-    running: dict[int, list[str]] = {}
-    held = select(queue.c.member, queue.c.method, queue.c.task).where(queue.c.state == "leased").order_by(queue.c.leased)
-    for member, method, task in connection.execute(held):
-        running.setdefault(member, []).append(f"{method} {task[:8]}")
     return {
-        member: Record(states.get("finished", 0), states.get("failed", 0), states.get("lost", 0), tuple(running.get(member, ())))
+        member: Record(states.get("finished", 0), states.get("failed", 0), states.get("lost", 0))
         for member, states in found.items()
     }
+
+
+def holdings(connection: Connection, member: int) -> list[Holding]:
+    """What a member holds now, the oldest first."""
+    held = (queue.c.state == "leased") & (queue.c.member == member)
+    query = select(queue.c.document, queue.c.leased, queue.c.worker, queue.c.progress).where(held).order_by(queue.c.leased)
+    return [
+        Holding(Task.model_validate_json(row.document).label, row.leased, row.worker, _fraction(row.progress))
+        for row in connection.execute(query)
+    ]
+
+
+def _fraction(progress: str) -> float | None:
+    return float(json.loads(progress)["fraction"]) if progress else None
 
 
 def _hashed(secret: str) -> str:

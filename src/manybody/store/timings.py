@@ -1,4 +1,4 @@
-"""What finished tasks took, as the ledger knows it. Works inside a transaction of the caller's."""
+"""What finished tasks took, and what runs since when, as the ledger knows it. Inside a transaction of the caller's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from sqlalchemy import Connection, select, tuple_
 
-from manybody.store.schema import provenances, results, tasks
+from manybody.store.schema import attempts, provenances, results, tasks
 
 ENOUGH = 500  # of each kind: the newest tell most, and medians of more do not change
 
@@ -37,6 +37,23 @@ def newest_timings(connection: Connection, kinds: Iterable[tuple[str, str, str]]
         rows = connection.execute(of_kind.order_by(results.c.id.desc()).limit(limit))
         found += [TimingRow(*row[:-1], _host(row[-1])) for row in rows]
     return found
+
+
+@dataclass(frozen=True)
+class RunningRow:
+    """A task that a run computes now: its label, the number of the run, and when the attempt began."""
+
+    label: str
+    run: int
+    started: float
+
+
+def running(connection: Connection, runs: Iterable[int]) -> list[RunningRow]:
+    """What these runs compute now, the oldest first."""
+    query = select(tasks.c.method, tasks.c.stage, tasks.c.digest, attempts.c.run, attempts.c.started)
+    query = query.join(attempts, attempts.c.task == tasks.c.digest)
+    current = query.where((attempts.c.state == "running") & attempts.c.run.in_(list(runs))).order_by(attempts.c.started)
+    return [RunningRow(f"{row.method}/{row.stage} {row.digest[:8]}", row.run, row.started) for row in connection.execute(current)]
 
 
 @lru_cache(maxsize=256)

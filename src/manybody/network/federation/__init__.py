@@ -11,6 +11,7 @@ from manybody.core.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from manybody.core.protocols import Backend
+    from manybody.network.federation.serve import Office
     from manybody.store.home import Home
 
 
@@ -20,11 +21,19 @@ def open_backend(address: str, home: Home) -> Backend:
     Raises `InputError` where the gateway of `home` is another, `BackendError` where it does not answer.
     """
     from manybody.network.federation.backend import Federation
-    from manybody.network.federation.serve import Office, check_reachable
+    from manybody.network.federation.serve import check_reachable
+
+    office = own_gateway(address, home)
+    check_reachable(office.address, office.folder / "authority.pem")
+    return Federation(home.ledger())
+
+
+def own_gateway(address: str, home: Home) -> Office:
+    """The gateway of a home; raises `InputError` where another is meant by `address`, or there is none."""
+    from manybody.network.federation.serve import Office
 
     office = Office(home)
     if address.rstrip("/") != office.address:
         remedy = "Run where the gateway runs, with its MANYBODY_HOME."
         raise InputError(Problem("network", f"{office.address}, the gateway of {home.path}", address, remedy))
-    check_reachable(office.address, office.folder / "authority.pem")
-    return Federation(home.ledger())
+    return office
