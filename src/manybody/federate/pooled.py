@@ -174,7 +174,7 @@ def _rate(label: str, rounds: Rounds, reached: list[Tensor], method: FederatedLe
     tolerance = bound + margin
     return Finding(
         name=f"rate at {label}",
-        kind="convergence",
+        kind="reference",
         claim=f"every round takes the distance to the fixed point to at most {bound:.6g} of itself, {mean:.4g} on average",
         value=value,
         tolerance=tolerance,
