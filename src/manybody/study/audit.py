@@ -13,14 +13,16 @@ from itertools import count
 
 from manybody.core.certificate import Verdict
 from manybody.core.random import Key
-from manybody.core.task import Task
+from manybody.core.task import Output, Task
 from manybody.network.trust import NodeRecord, TrustPolicy, Work, decide, redo, rule
 from manybody.store import audits
 from manybody.store.audits import Audit
 from manybody.store.ledger import Ledger
 from manybody.study.roster import OWN, Roster, Somebody
+from manybody.study.structure import Shapes
 
 TRUST = "trust: "  # how the reason of a result begins that went because of a caught node
+JOINT = "it went on from another node's checkpoint"  # so that nobody can tell whose a fault is
 FIRST_AUDIT = 1000  # replicas from this one on are audits; those that checks ask for have lower numbers
 
 
@@ -61,6 +63,7 @@ class Case:
     doubted: bool = False
     settled: bool = True
     given_up: bool = False
+    lost: set[str] = field(default_factory=set)
 
     @property
     def original(self) -> Answer | None:
@@ -89,6 +92,7 @@ class Auditor:
         self._open: set[str] = set()
         self._agreed: set[str] = set()
         self._unrecorded: list[Audit] = []
+        self._shapes = Shapes()
         with ledger.database.reading() as connection:
             known = audits.of(connection, list(self.cases))
             self.caught = audits.caught(connection, study)
@@ -108,21 +112,24 @@ class Auditor:
     def decide(self, task: Task, attempt: str, worker: str) -> Audit:
         """Whether the result of an attempt is to be recomputed: what was decided before, or what follows from the record.
 
-        Replicas are held against each other in any case; the coordinator's own machine is taken at its word.
+        Replicas are held against each other in any case, and what went on from another node's checkpoint is recomputed in
+        any case; the coordinator's own machine is taken at its word.
         """
         if attempt in self._decided:
             return self._decided[attempt]
         node = self.roster.find(worker)
         record = self.records.get(node.identity, NodeRecord(node.identity))
+        joint = node.identity != OWN and bool(self.roster.helpers(task.digest) - {node.name})
         if node.identity == OWN:
             chance, drawn = 0.0, False
-        elif task.replica:
-            chance, drawn = 1.0, is_audit(task)
+        elif task.replica or joint:
+            chance, drawn = 1.0, joint or is_audit(task)
         else:
             decision = decide(record, self.key.derive("attempt", attempt), 1, self.policy)
             chance, drawn = decision.chance, decision.replicate
         self.records[node.identity] = record.with_result()
-        self._decided[attempt] = Audit(attempt, self._computation(task), node.identity, chance, drawn)
+        told = JOINT if joint else ""
+        self._decided[attempt] = Audit(attempt, self._computation(task), node.identity, chance, drawn, reason=told)
         return self._decided[attempt]
 
     def hear(self, task: Task, attempt: str, worker: str, result: str) -> None:
@@ -137,6 +144,12 @@ class Auditor:
         if attempt not in self._decided:
             self._unrecorded.append(self.decide(task, attempt, worker))
         self.hear(task, attempt, worker, result)
+
+    def look(self, task: Task, output: Output) -> None:
+        """Have recomputed, for certain, what does not look like the results of most tasks of its kind."""
+        if not task.replica:
+            for suspect in self._shapes.suspects(task, output):
+                self.doubt(suspect)
 
     def drop(self, task: Task) -> None:
         """Forget a result that counts no more."""
@@ -189,7 +202,10 @@ class Auditor:
         while self._fallen or self._dirty:
             fallen, self._fallen = self._fallen, set()
             while self._dirty:
-                fallen |= self._judge(self.cases[self._dirty.pop()])
+                lost = self._judge(self.cases[self._dirty.pop()])
+                joint = [answer for answer in lost if self._decided[answer.attempt].reason == JOINT]
+                found += [Withdrawal(answer.task, f"{TRUST}others found something else; {JOINT}") for answer in joint]
+                fallen |= {answer.node.identity for answer in lost if answer not in joint}
             found += self._fall(fallen) if fallen else []
         return found
 
@@ -206,9 +222,10 @@ class Auditor:
     def avoid(self, task: Task) -> set[str]:
         """The names of the nodes that must not compute a task: those caught, and for an audit whoever has answered."""
         shunned = set(self.caught_names)
+        case = self.cases[self._computation(task)]
         if is_audit(task):
-            shunned |= {answer.node.name for answer in self.cases[self._computation(task)].answers.values()}
-        return shunned
+            shunned |= {answer.node.name for answer in case.answers.values()}
+        return shunned | case.lost
 
     def give_up(self, task: Task) -> None:
         """There is nobody left to ask: the question stays open."""
@@ -233,8 +250,8 @@ class Auditor:
     def _computation(self, task: Task) -> str:
         return self._of.setdefault(task.digest, task.replicated(0).digest)
 
-    def _judge(self, case: Case) -> set[str]:
-        """Settle a case as far as it goes; returns the nodes that it catches."""
+    def _judge(self, case: Case) -> list[Answer]:
+        """Settle a case as far as it goes; returns the answers that lost."""
         voters = [answer for answer in case.answers.values() if answer.node.identity not in self.caught]
         groups, unsure = self._grouped(voters)
         votes: dict[str, int] = {}
@@ -247,18 +264,24 @@ class Auditor:
         ruling = rule(honest, case.drawn or case.doubted, self.policy.margin, OWN)
         case.settled = (ruling.settled and (len(honest) > 1 or not unsure)) or not voters
         (self._open.discard if case.settled else self._open.add)(case.task.digest)
-        lost = (liars | set(ruling.losers)) - {OWN}
+        out = (liars | set(ruling.losers)) - {OWN}
+        lost = [answer for answer in voters if answer.node.identity in out]
         if lost:
-            self._record(case, [a for a in voters if a.node.identity in lost], "caught", "others found something else")
+            case.lost |= {answer.node.name for answer in lost}
+            blamed = [answer for answer in lost if self._decided[answer.attempt].reason != JOINT]
+            self._record(case, blamed, "caught", "others found something else")
         elif case.settled and len(votes) > 1:
-            fresh = [a for a in voters if a.attempt not in self._agreed and a.node.identity != OWN]
-            for answer in fresh:
-                self._agreed.add(answer.attempt)
-                if not self._decided[answer.attempt].verdict:
-                    record = self.records[answer.node.identity]
-                    self.records[answer.node.identity] = record.with_agreement()
-            self._record(case, [a for a in fresh if not self._decided[a.attempt].verdict], "agreed")
+            self._credit(case, voters)
         return lost
+
+    def _credit(self, case: Case, voters: list[Answer]) -> None:
+        """Note that nodes found the same, once for each result."""
+        fresh = [each for each in voters if each.attempt not in self._agreed and each.node.identity != OWN]
+        self._agreed |= {each.attempt for each in fresh}
+        own = [each for each in fresh if self._decided[each.attempt].reason != JOINT]
+        for each in own:
+            self.records[each.node.identity] = self.records[each.node.identity].with_agreement()
+        self._record(case, own, "agreed")
 
     def _grouped(self, voters: list[Answer]) -> tuple[dict[str, int], bool]:
         """The group of answers that each task's belongs to, and whether some could not be compared with any."""

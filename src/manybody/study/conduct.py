@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from manybody.core.errors import CorruptResultError, ManybodyError, StoreError, TaskError
+from manybody.core.errors import ManybodyError, StoreError, TaskError
 from manybody.core.protocols import Backend, Checkpointing, Event, NodeInfo
 from manybody.core.study import Plan
 from manybody.core.task import Task
@@ -14,12 +14,12 @@ from manybody.store.ledger import Ledger
 from manybody.store.objects import ObjectStore
 from manybody.store.provenance import provenance
 from manybody.study.audit import Auditor, is_audit
+from manybody.study.checkpoints import Checkpoints
 from manybody.study.excerpts import Excerpts
-from manybody.study.standing import OUTDATED, REFUSED, Standing
-from manybody.study.structure import fault_of
+from manybody.study.intake import Intake
+from manybody.study.standing import OUTDATED, Standing
 from manybody.study.workload import Workload
 
-ATTEMPTS = 3  # a task whose worker is lost this often is not tried again
 POLL_S = 0.5  # how often a task that another run computes is asked for
 HEARTBEAT_S = 5.0  # well within the ledger's lease
 
@@ -68,8 +68,6 @@ class Conductor:
     backend: Backend
     auditor: Auditor | None = None
     own_machine: Callable[[], Backend] | None = None
-    failures: dict[str, str] = field(default_factory=dict)
-    lost: dict[str, int] = field(default_factory=dict)
     running: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,13 +79,10 @@ class Conductor:
         self._nodes: list[NodeInfo] = []
         self._slots = self._count_slots()
         self._begin = self._beat = time.monotonic()
-        self._spent_cost = self._spent_seconds = 0.0
         self._held_until: dict[str, float] = {}
-        self._checkpoints: dict[str, str] = {}
+        self._checkpoints = Checkpoints(self.ledger, self.objects)
+        self._intake = Intake(self.standing, self._checkpoints)
         self._lent: dict[str, Lent] = {}
-        self._shunned: dict[str, set[str]] = {}
-        self._failed_on: dict[str, set[str]] = {}
-        self._doubted: dict[str, tuple[str, dict[str, str]]] = {}
         self._news: list[Event] = []
         self._own: Backend | None = None
         self._excerpts = Excerpts(self._load.tasks.values(), self.objects)
@@ -97,15 +92,15 @@ class Conductor:
         """Expected wall time of what is left: shared by all workers, but no shorter than the longest chain."""
         left = [digest for digest in self._load.tasks if digest not in self.standing.results]
         chain = max((self._load.chain[digest] for digest in left), default=0.0)
-        pace = self._spent_seconds / self._spent_cost if self._spent_cost else 1.0
+        pace = self._intake.pace
         return pace * max(chain, sum(self._load.tasks[digest].cost for digest in left) / max(1, self._slots))
 
     @property
     def tally(self) -> Tally:
         """Tasks by state now."""
         total, cached = len(self._load), len(self.standing.results) - len(self.standing.computed)
-        waiting = total - len(self.standing.results) - len(self.running) - len(self.failures)
-        return Tally(total, len(self.standing.computed), cached, len(self.failures), len(self.running), waiting)
+        waiting = total - len(self.standing.results) - len(self.running) - len(self._intake.failures)
+        return Tally(total, len(self.standing.computed), cached, len(self._intake.failures), len(self.running), waiting)
 
     def recover(self) -> int:
         """Take over what the ledger has, every result verified; returns how many. A bad one will be computed again."""
@@ -140,9 +135,9 @@ class Conductor:
             if self._own is not None:
                 self._own.close()
             self._excerpts.discard_all()
-        if self.failures:
-            causes = "\n".join(f"{self._known[digest].label}: {reason}" for digest, reason in self.failures.items())
-            raise TaskError(f"{len(self.failures)} of {len(self._load)} tasks failed.\n{causes}")
+        if self._intake.failures:
+            causes = "\n".join(f"{self._known[digest].label}: {reason}" for digest, reason in self._intake.failures.items())
+            raise TaskError(f"{len(self._intake.failures)} of {len(self._load)} tasks failed.\n{causes}")
         return self.tally
 
     def _is_complete(self) -> bool:
@@ -163,9 +158,9 @@ class Conductor:
 
     def _stuck(self) -> bool:
         """Nothing runs, and everything that has no result waits for a task that failed."""
-        if self.running or not self.failures:
+        if self.running or not self._intake.failures:
             return False
-        doomed = set(self.failures)
+        doomed = set(self._intake.failures)
         for digest, needs in self._load.needs.items():
             if doomed & needs:
                 doomed.add(digest)
@@ -252,15 +247,15 @@ class Conductor:
             for digest, needs in self._load.needs.items()
             if digest not in self.standing.results
             and digest not in busy
-            and digest not in self.failures
-            and digest not in self._doubted
+            and digest not in self._intake.failures
+            and digest not in self._intake.doubted
             and self._held_until.get(digest, 0.0) <= now
             and all(need in self.standing.results for need in needs)
         ]
 
     def _avoided(self, task: Task) -> set[str]:
         """Workers, and whole nodes by their names, that must not compute a task."""
-        avoid = set(self._shunned.get(task.digest, ()))
+        avoid = set(self._intake.shunned.get(task.digest, ()))
         if task.replica and not is_audit(task):
             avoid.add(self.standing.workers[task.replicated(0).digest])
         return avoid | (self.auditor.avoid(task) if self.auditor else set())
@@ -284,7 +279,7 @@ class Conductor:
             avoid = frozenset(self._avoided(task))
             self.running[claim.attempt] = digest
             self._lent[claim.attempt] = Lent(backend, self._load.inputs(digest, self.standing.results))
-            self._checkpoints[digest] = claim.checkpoint
+            self._checkpoints.begin(digest, claim.checkpoint)
             if isinstance(backend, Checkpointing) and not is_audit(task):  # who checks goes on from nobody's work
                 backend.submit_resumable(claim.attempt, task, inputs, avoid, claim.checkpoint)
             else:
@@ -295,112 +290,23 @@ class Conductor:
     def _take(self, event: Event) -> list[Event]:
         """Record what an event says; returns what there is to tell, this event first."""
         if event.kind == "checkpoint":
-            self._keep(event)
+            self._checkpoints.keep(event)
         if event.kind == "started":
             self._lent[event.attempt].worker = event.worker
         if event.kind in ("finished", "failed", "lost"):
             del self.running[event.attempt]
             read = self._lent.pop(event.attempt).read
             if event.kind == "finished":
-                event = self._finish(event, read)
+                event, gone = self._intake.finish(event, read)
+                self._news += gone
                 self._excerpts.discard(event.task)
             elif event.kind == "failed":
-                event = self._fail(event, read)
+                event = self._intake.fail(event, read, self._reopen_inputs, self._is_servable)
             else:
-                self.ledger.lose(event.attempt, event.reason)
-                self._count_loss(event, "its worker was lost")
+                self._intake.lose(event)
             self._review()
         told, self._news = [event, *self._news], []
         return told
-
-    def _finish(self, event: Event, read: dict[str, str]) -> Event:
-        """Count a result, unless it is none on the face of it, or came from or rests on what counts no more."""
-        caught = self.auditor is not None and self.auditor.is_caught(event.worker)
-        if caught or self.standing.is_outdated(event.task, read):
-            return self._set_aside(event, "its node was caught" if caught else OUTDATED)
-        try:
-            fault = fault_of(self.objects.get(event.result))
-        except CorruptResultError as error:
-            if not self.objects.has(event.result):  # the bytes were right when they came: it is our disk
-                return self._set_aside(event, str(error))
-            fault = str(error)
-        if fault:
-            return self._refuse(event, read, fault)
-        task = self._load.tasks[event.task]
-        audit = self.auditor.decide(task, event.attempt, event.worker) if self.auditor else None
-        about = (event.attempt, event.result, event.nbytes, event.seconds, event.worker, self._origin)
-        if self.ledger.finish(*about, inputs=read, audit=audit):
-            self._spent_cost += task.cost
-            self._spent_seconds += event.seconds
-            self._discard(self._checkpoints.pop(event.task))
-            self._news += self.standing.accept(event, read)
-        return event
-
-    def _set_aside(self, event: Event, reason: str) -> Event:
-        """Let an attempt that has finished count for nothing, without blame."""
-        self.ledger.lose(event.attempt, reason, event.worker)
-        return replace(event, kind="lost", reason=reason)
-
-    def _refuse(self, event: Event, read: dict[str, str], fault: str) -> Event:
-        """A result that is none is its node's fault, unless another node finds the same: then it is the task's."""
-        same = [
-            row
-            for row in self.ledger.history(event.task)
-            if row.result == event.result and row.reason.startswith(REFUSED) and _node(row.worker) != _node(event.worker)
-        ]
-        task, reason = self._load.tasks[event.task], f"{REFUSED}{fault}"
-        audit = None
-        if self.auditor and not same:
-            audit = self.auditor.condemn(task, event.attempt, event.worker, fault)
-        about = (event.attempt, event.result, event.nbytes, event.seconds, event.worker, self._origin)
-        self.ledger.finish(*about, inputs=read, audit=audit, refused=reason)
-        if same:
-            self.failures[event.task] = f"{fault}; {_node(same[0].worker)} and {_node(event.worker)} found the same"
-            if self.auditor:
-                self.auditor.pardon([row.attempt for row in same])
-            return replace(event, kind="failed", reason=self.failures[event.task])
-        self._shunned.setdefault(event.task, set()).add(event.worker)
-        self._count_loss(event, fault)
-        return replace(event, kind="lost", reason=reason)
-
-    def _fail(self, event: Event, read: dict[str, str]) -> Event:
-        """A task that gave no result: by an input that is gone, by its node, by a false input, or by itself."""
-        digest = event.task
-        current = self.ledger.fail(event.attempt, event.reason)
-        if current and not event.node_fault:  # its own fault, which may lie in what it went on from
-            self.ledger.forget_checkpoint(digest, self._checkpoints[digest])
-            self._discard(self._checkpoints.pop(digest))
-        if self._reopen_inputs(digest):
-            return event
-        if self.auditor and self.auditor.may_err(event.worker):
-            self._shunned.setdefault(digest, set()).add(_node(event.worker))
-            told = self._failed_on.setdefault(digest, set())
-            told.add(_node(event.worker))
-            if len(told) <= self.auditor.policy.margin and self._is_servable(self._load.tasks[digest]):
-                return replace(event, kind="lost")  # a few nodes' word is not enough
-            doubted = [need for need in self._load.tasks[digest].inputs.values() if self.auditor.doubt(need)]
-            if doubted:
-                self._doubted[digest] = (event.reason, read)
-                return replace(event, kind="lost")
-        self.failures[digest] = event.reason
-        return event
-
-    def _count_loss(self, event: Event, why: str) -> None:
-        self.lost[event.task] = self.lost.get(event.task, 0) + 1
-        if self.lost[event.task] >= ATTEMPTS:
-            self.failures[event.task] = f"{why} {ATTEMPTS} times: {event.reason}" if event.reason else f"{why}, {ATTEMPTS} times"
-
-    def _keep(self, event: Event) -> None:
-        """Record a checkpoint; the one before it, or this one if its attempt is no longer current, is not needed."""
-        fraction = event.progress.fraction if event.progress else 0.0
-        unneeded = event.result
-        if self.ledger.keep_checkpoint(event.attempt, event.result, event.nbytes, fraction, event.worker):
-            unneeded, self._checkpoints[event.task] = self._checkpoints[event.task], event.result
-        self._discard(unneeded)
-
-    def _discard(self, checkpoint: str) -> None:
-        if checkpoint and not self.ledger.is_needed(checkpoint):
-            self.objects.remove(checkpoint)
 
     def _reopen_inputs(self, digest: str) -> bool:
         return self.standing.reopen(digest) or self._excerpts.are_gone(digest)
@@ -424,7 +330,7 @@ class Conductor:
             elif self.standing.is_outdated(digest, lent.read):
                 self._cancel(attempt, OUTDATED)
         self._arrange_audits(self.auditor)
-        self._end_doubts(self.auditor)
+        self._intake.end_doubts()
 
     def _arrange_audits(self, auditor: Auditor) -> None:
         """Have exactly those audits under way that are wanted."""
@@ -434,21 +340,9 @@ class Conductor:
             if digest not in wanted and digest not in self.standing.results:
                 for attempt in [attempt for attempt, running in self.running.items() if running == digest]:
                     self._cancel(attempt, "nobody needs it any more")
-                self.failures.pop(digest, None)
+                self._intake.failures.pop(digest, None)
                 self._load.remove(digest)
         self._add([task for digest, task in wanted.items() if digest not in self._load.tasks])
-
-    def _end_doubts(self, auditor: Auditor) -> None:
-        """Decide on tasks that failed, once what they read was recomputed: another input, another try."""
-        for digest, (reason, read) in list(self._doubted.items()):
-            needs = self._load.tasks[digest].inputs.values()
-            if any(need not in self.standing.results or auditor.doubt(need) for need in needs):
-                continue
-            del self._doubted[digest]
-            if self.standing.is_outdated(digest, read):
-                del self._shunned[digest], self._failed_on[digest]
-            else:
-                self.failures[digest] = reason
 
     def _call_back(self) -> None:
         """Take back audits that wait for nodes that are gone."""
@@ -469,8 +363,3 @@ class Conductor:
         del self.running[attempt]
         self._lent.pop(attempt).backend.cancel(attempt)
         self.ledger.lose(attempt, reason)
-
-
-def _node(worker: str) -> str:
-    """The node of a worker; a process of this machine stands for itself."""
-    return worker.partition("/")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from manybody.store import members
+from manybody.store import handover, members
 from manybody.store.ledger import Ledger
 from manybody.store.provenance import architecture, provenance
 
@@ -41,6 +41,11 @@ class Roster:
         if name not in self._known:
             self._read()
         return self._known.setdefault(name, Somebody(name, name, ""))
+
+    def helpers(self, task: str) -> set[str]:
+        """The names of the nodes on whose checkpoints a result of a task may rest."""
+        with self.ledger.database.reading() as connection:
+            return handover.contributors(connection, task)
 
     def named(self, identity: str) -> str:
         """The name under which backends know a node."""

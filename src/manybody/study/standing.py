@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from manybody.core.errors import CorruptResultError, StoreError
 from manybody.core.protocols import Event
+from manybody.core.task import Output
 from manybody.store.ledger import Ledger
 from manybody.store.objects import ObjectStore
 from manybody.store.provenance import provenance
@@ -48,7 +49,8 @@ class Standing:
             return []
         read = json.loads(row.inputs) if row.inputs else None
         try:
-            fault = fault_of(self.objects.get(row.result))
+            output = self.objects.get(row.result)
+            fault = fault_of(output)
         except CorruptResultError as error:
             self.ledger.withdraw(digest, str(error))
         except StoreError:
@@ -62,14 +64,16 @@ class Standing:
                 return []
             if self.auditor:
                 self.auditor.adopt(self.load.tasks[digest], row.attempt, row.worker, row.result)
+                self.auditor.look(self.load.tasks[digest], output)
             return self._count(digest, row.result, row.worker, read)
         return []
 
-    def accept(self, event: Event, read: dict[str, str]) -> list[Event]:
+    def accept(self, event: Event, read: dict[str, str], output: Output) -> list[Event]:
         """Count a result that the ledger has just taken; what to tell of others that go because of it."""
         self.computed.add(event.task)
         if self.auditor:
             self.auditor.hear(self.load.tasks[event.task], event.attempt, event.worker, event.result)
+            self.auditor.look(self.load.tasks[event.task], output)
         return self._count(event.task, event.result, event.worker, read)
 
     def confirm(self) -> bool:
