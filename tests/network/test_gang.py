@@ -23,6 +23,7 @@ from manybody.core.task import Task
 from manybody.engines.fields.engine import FieldEngine
 from manybody.engines.fields.spec import AdvectedField, FiniteVolume, Gaussian
 from manybody.network.gang import Channel, Gang, LostMemberError, join
+from manybody.network.local import Embedded
 
 SYSTEM = AdvectedField(velocity_x=1.0, velocity_y=0.4, diffusivity=0.002, gaussians=(Gaussian(x=0.2),))
 METHOD = FiniteVolume(rows=50, columns=36, time_step=0.01)
@@ -166,3 +167,19 @@ def test_members_end_with_whoever_started_them(tmp_path: Path) -> None:
         starter.wait()
     _, alive = psutil.wait_procs(orphans, timeout=20)
     assert not alive
+
+
+@pytest.mark.parametrize("channel", ["gloo", pytest.param("mpi", marks=needs_mpi)])
+def test_a_gang_ends_with_its_worker(tmp_path: Path, channel: str) -> None:
+    """kill -9 of the worker that waits for a gang: its attempt is lost, and no member stays."""
+    endless = together(METHOD.model_validate(METHOD.document() | {"channel": channel}), ENDLESS)
+    with Embedded(tmp_path, workers=2) as backend:
+        backend.submit("only", endless, {})
+        next(event for event in backend.events() if event.kind == "progress")
+        (worker,) = (each for each in psutil.Process().children() if each.children())
+        orphans = worker.children(recursive=True)
+        worker.kill()
+        lost = next(event for event in backend.events() if event.kind in ("finished", "failed", "lost"))
+        assert lost.kind == "lost"
+        _, alive = psutil.wait_procs(orphans, timeout=30)
+        assert not alive

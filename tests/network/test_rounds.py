@@ -56,12 +56,13 @@ def test_latency_counts_rounds_and_waves() -> None:
 
 
 def test_neighbours_move_edges_only_unless_these_are_most_of_a_part() -> None:
-    """Rows of 512 doubles, two parts of 128 rows, two workers: own part read and written, and cut; halos read and cut."""
+    """Rows of 512 doubles, two parts of 128 rows, two workers: a worker reads and writes its own and reads halos;
+    the coordinator reads each result twice and writes halos."""
     row = 512 * 8
-    assert load(PROBLEM, 2, 2, 2).nbytes == 24 * row * ((2 * 128 + 2 * 16) + 2 * (128 + 2 * 16))
-    assert load(PROBLEM, 2, 2, 16).nbytes == 3 * row * ((2 * 128 + 2 * 128) + 2 * 128), "whole parts are read"
+    assert load(PROBLEM, 2, 2, 2).nbytes == 24 * row * ((2 * 128 + 2 * 16) + 2 * (2 * 128 + 2 * 16))
+    assert load(PROBLEM, 2, 2, 16).nbytes == 3 * row * ((2 * 128 + 2 * 128) + 2 * 2 * 128), "whole parts are read"
     compressed = replace(PROBLEM, ratio=4.0)
-    assert load(compressed, 2, 2, 2).nbytes == 24 * row * ((2 * 136 + 2 * 4) + 2 * (136 + 2 * 4))
+    assert load(compressed, 2, 2, 2).nbytes == 24 * row * ((2 * 136 + 2 * 4) + 2 * (2 * 136 + 2 * 4))
     assert load(compressed, 2, 2, 2).coded == 24 * row * 2 * 16
 
 

@@ -37,6 +37,7 @@ Channel = Literal["gloo", "mpi"]
 GRACE_S = 5.0  # after the first failure: the others' tell whose it really was
 LOG_TAIL = 4000  # bytes of a member's output that are shown when it fails
 LOOPBACK = "lo"  # the gloo channel of a gang on one Linux machine stays on it
+LAUNCHER = "mpirun"
 LINK_BROKE = "the link to a neighbour broke"
 
 
@@ -129,7 +130,7 @@ class Gang:
         common += ["--objects", str(self.objects.absolute()), "--timeout", str(self.timeout_s)]
         environment = os.environ | dict.fromkeys(THREAD_LIMITS, "1")
         if self.channel == "mpi":
-            yield "mpirun", [*_launcher(), "-n", str(self.size), *common], environment
+            yield LAUNCHER, [*_launcher(), "-n", str(self.size), *common], environment
             return
         if sys.platform == "linux":
             environment["GLOO_SOCKET_IFNAME"] = LOOPBACK
@@ -140,8 +141,8 @@ class Gang:
 
 def _launcher() -> list[str]:
     """Open MPI's launcher for processes on this machine; beside this Python, or on the path."""
-    beside = Path(sys.executable).parent / "mpirun"
-    place = str(beside) if beside.exists() else shutil.which("mpirun")
+    beside = Path(sys.executable).parent / LAUNCHER
+    place = str(beside) if beside.exists() else shutil.which(LAUNCHER)
     if place is None:
         raise TaskError(
             "expected `mpirun` beside this Python or on the path; found none. Install Open MPI, or use the gloo channel."
@@ -173,10 +174,20 @@ class _Process:
 
 @contextlib.contextmanager
 def _started(name: str, command: list[str], environment: dict[str, str]) -> Iterator[_Process]:
-    """A process that leads a group of its own, which is killed in the end. A gloo member also ends when we do."""
+    """A process that is killed in the end, and ends when we do.
+
+    A gloo member leads a group of its own and watches its standard input. MPI's launcher does not; it stays in our group,
+    which whoever kills a worker kills, and its members end when they lose it.
+    """
+    leads = name != LAUNCHER
     with tempfile.TemporaryFile() as log:
         handle = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, process_group=0
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            process_group=0 if leads else None,
         )
         assert handle.stdin is not None
         assert handle.stdout is not None
@@ -184,7 +195,7 @@ def _started(name: str, command: list[str], environment: dict[str, str]) -> Iter
             yield _Process(name, handle, cast("BinaryIO", handle.stdout), log)
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(handle.pid, signal.SIGKILL)
+                os.killpg(handle.pid, signal.SIGKILL) if leads else handle.kill()
             handle.wait()
             handle.stdin.close()
             handle.stdout.close()

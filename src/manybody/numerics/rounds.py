@@ -106,8 +106,8 @@ def load(problem: SplitProblem, workers: int, parts: int, steps_per_round: int) 
     """What `parts` slabs in rounds of `steps_per_round` ask for; tasks of a round run in waves of `workers`.
 
     With r rows a part and k steps, the last step computes r rows and each one before it `halo` rows more on either
-    side, r + halo k on average. A worker reads its part's r rows and halo k of either neighbour, and writes r. What a
-    neighbour reads is cut out by the coordinator, which reads r rows and writes 2 halo k for each part; where that is
+    side, r + halo k on average. A worker reads its part's r rows and halo k of either neighbour, and writes r. The
+    coordinator reads every result when it comes, and again to cut out the 2 halo k that neighbours read; where these are
     more than half of a result, nothing is cut and all of it is read instead. Compressed edges are part of a result.
     """
     rounds = math.ceil(problem.steps / steps_per_round)
@@ -118,7 +118,7 @@ def load(problem: SplitProblem, workers: int, parts: int, steps_per_round: int) 
     result = rows + (2 * sent if problem.ratio > 1 else 0)
     cut = sent <= CUT_WORTH * result
     worker_rows = 2 * result + 2 * (sent if cut else result)
-    coordinator_rows = result + (2 * sent if cut else 0)
+    coordinator_rows = 2 * result + (2 * sent if cut else 0)
     return Load(
         dispatches=rounds * parts,
         waits=rounds * waves,
