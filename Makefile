@@ -53,15 +53,16 @@ $(PEERS)/.ready: benchmarks/peers.txt
 	@touch $@
 
 # Flower wants older versions of some of what we use. They lie before ours in an environment that is ours otherwise.
+FLWR := $(shell sed -n 's/^flower = \["\(.*\)"\]$$/\1/p' pyproject.toml)
+SITE := -c 'import site; print(site.getsitepackages()[0])'
 .PHONY: flower
-flower: $(FLOWER)/.ready
-$(FLOWER)/.ready: pyproject.toml $(DEV)
-	@echo "Installing Flower into $(FLOWER), to test the bridge (once)"
+flower: $(FLOWER)/.$(subst ==,-,$(FLWR)) ## an environment with Flower, to test the bridge
+$(FLOWER)/.$(subst ==,-,$(FLWR)): | $(DEV)
+	@echo "Installing Flower into $(FLOWER) for the tests of the bridge (once)"
 	@$(PYTHON) -m venv --clear $(FLOWER)
-	@echo "import site; site.addsitedir('$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')')" \
-	  > "$$($(FLOWER)/bin/python -c 'import site; print(site.getsitepackages()[0])')/ours.pth"
-	@$(FLOWER)/bin/python -m pip --disable-pip-version-check install --quiet \
-	  "$$(sed -n 's/^flower = \["\(.*\)"\]$$/\1/p' pyproject.toml)" > $(FLOWER)/pip.log 2>&1 || { cat $(FLOWER)/pip.log; exit 1; }
+	@echo "import site; site.addsitedir('$$($(BIN)/python $(SITE))')" > "$$($(FLOWER)/bin/python $(SITE))/ours.pth"
+	@$(FLOWER)/bin/python -m pip --disable-pip-version-check install --quiet '$(FLWR)' > $(FLOWER)/pip.log 2>&1 \
+	  || { cat $(FLOWER)/pip.log; exit 1; }
 	@touch $@
 
 .PHONY: constraints

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from manybody.core.protocols import Backend, Event
 from manybody.core.task import Task
 
+FRESH_S = 1.0  # how old may be what is known of the nodes when a task is submitted
 TRIES = 3  # attempts at a task whose worker is lost each time
 
 
@@ -33,6 +35,8 @@ class Errands:
         self.ended: dict[str, Event] = {}
         self._errands: dict[str, _Errand] = {}
         self._names: dict[str, str] = {}
+        self._nodes: tuple[str, ...] = ()
+        self._asked = -math.inf
 
     def give(self, name: str, task: Task, node: str = "") -> None:
         """Submit a task."""
@@ -69,9 +73,13 @@ class Errands:
         errand = self._errands[name]
         errand.attempt, errand.tries = uuid.uuid4().hex, errand.tries + 1
         self._names[errand.attempt] = name
-        # A backend tells workers to be avoided by their nodes' names, which come before a slash.
-        others = {f"{node.name}/any" for node in self.backend.nodes() if node.name != errand.node} if errand.node else set()
-        self.backend.submit(errand.attempt, errand.task, errand.task.inputs, frozenset(others))
+        self.backend.submit(errand.attempt, errand.task, errand.task.inputs, self._others(errand.node))
+
+    def _others(self, node: str) -> frozenset[str]:
+        """Workers of all nodes but one; backends go by what comes before the slash."""
+        if node and time.monotonic() - self._asked > FRESH_S:
+            self._asked, self._nodes = time.monotonic(), tuple(each.name for each in self.backend.nodes())
+        return frozenset(f"{name}/any" for name in self._nodes if name != node) if node else frozenset()
 
     def _note(self, event: Event) -> None:
         if event.kind not in ("finished", "failed", "lost") or event.attempt not in self._names:
