@@ -95,6 +95,15 @@ def test_a_ledger_lasts_through_power_cuts_and_writers_take_turns(ledger: Ledger
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
 
 
+def test_what_means_nothing_after_a_power_cut_is_not_waited_for(ledger: Ledger) -> None:
+    """SQLite's levels: 1 (NORMAL) keeps a file consistent, 2 (FULL) also waits for the disk at each commit."""
+    levels = []
+    for lasting in (False, True):
+        with ledger.database.writing(lasting) as connection:
+            levels.append(connection.exec_driver_sql("PRAGMA synchronous").scalar())
+    assert levels == [1, 2]
+
+
 def test_opening_what_is_up_to_date_does_not_import_alembic(ledger: Ledger, tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from manybody.store.ledger import Ledger; Ledger(pathlib.Path(sys.argv[1])).close();"

@@ -18,7 +18,7 @@ from manybody.store.schema import HEAD
 
 BUSY_TIMEOUT_S = 30  # how long to wait for another writer; each transaction takes milliseconds
 CONNECT_TIMEOUT_S = 10
-_WRITES = "manybody_writes"  # execution option of connections that will write
+_WRITES = "manybody_writes"  # execution option of connections that will write: SQLite's level of synchronisation
 _MIGRATING = 0x6D616E79  # the PostgreSQL advisory lock under which one process at a time migrates: "many"
 
 _EXPECTED_URL = "Expected the ledger's address as a URL such as postgresql://user@host/database"
@@ -43,9 +43,15 @@ class Database:
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """One transaction: all of it lasts once the block is left, none of it when it raises."""
-        with self._explained(), self.engine.connect().execution_options(**{_WRITES: True}) as connection, connection.begin():
+    def writing(self, lasting: bool = True) -> Iterator[Connection]:
+        """One transaction: all of it lasts once the block is left, none of it when it raises.
+
+        Where it need not be `lasting`, an SQLite file is not waited for: everybody sees what was written, whoever is
+        killed, but a power cut may undo the last of it, until another transaction lasts. For what means nothing once
+        all processes of the machine are gone.
+        """
+        options = {_WRITES: "FULL" if lasting else "NORMAL"}
+        with self._explained(), self.engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
 
     def insert_new(self, connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
@@ -183,5 +189,7 @@ def _make_durable(engine: Engine) -> None:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         # A transaction that reads first and then writes could find its view outdated; IMMEDIATE waits its turn instead.
-        writes = connection.get_execution_options().get(_WRITES, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        level = connection.get_execution_options().get(_WRITES)
+        if level:
+            connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if level else "BEGIN")

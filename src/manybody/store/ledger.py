@@ -87,7 +87,7 @@ class Ledger:
 
     def heartbeat(self, run: int) -> None:
         """Say that a run is alive; to be called several times within `LEASE_S`."""
-        with self.database.writing() as connection:
+        with self.database.writing(lasting=False) as connection:
             connection.execute(update(runs).where(runs.c.id == run).values(heartbeat=self.database.now(connection)))
 
     def end_run(self, run: int, verdict: str, certificate: Path | None, report: Path | None) -> None:
@@ -132,9 +132,10 @@ class Ledger:
         """Ask for the right to compute a task; one transaction, so that of several claimants one gets it.
 
         `done` when a result counts; `held` when a live attempt of another run holds it; else `mine`, under a new
-        attempt: the attempts of runs that are gone, and an earlier one of the same run, are marked lost.
+        attempt: the attempts of runs that are gone, and an earlier one of the same run, are marked lost. A power cut may
+        undo a claim, with the process that has made it; no result can, for the transaction that records it lasts.
         """
-        with self.database.writing() as connection:
+        with self.database.writing(lasting=False) as connection:
             locked = select(tasks.c.digest).where(tasks.c.digest == task_digest).with_for_update(key_share=True)
             if connection.execute(locked).one_or_none() is None:
                 raise StoreError(f"The ledger holds no task {task_digest}. Add the tasks of a run before claiming them.")
