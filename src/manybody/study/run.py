@@ -86,7 +86,7 @@ def run_study(study: Study, options: RunOptions, listener: Listener) -> Outcome:
     """
     begin = time.monotonic()
     home = Home(options.home)
-    tuned = tune(study, home, options.network, options.workers, options.fresh)
+    tuned = tune(study, home, options.network, options.workers, options.fresh, listener)
     study = tuned.study
     plan = replace(expand(study), notes=tuned.notes)
     watch = Stopwatch(plan, listener)

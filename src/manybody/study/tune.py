@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import Field, ValidationError
 
@@ -83,22 +83,30 @@ class Tuned:
         }  # fmt: skip
 
 
-def tune(study: Study, home: Home, address: str | None, workers: int | None, fresh: bool) -> Tuned:
+@runtime_checkable
+class Speaks(Protocol):
+    """A listener that can be told something in words."""
+
+    def say(self, text: str) -> None:
+        """Tell it to a person."""
+
+
+def tune(study: Study, home: Home, address: str | None, workers: int | None, fresh: bool, listener: object = None) -> Tuned:
     """The study with everything chosen that it leaves to the costs of the network at `address`.
 
-    Where nothing is known of the network, it is measured now, with `workers` workers where it is this machine. With
-    `fresh` all is measured and chosen anew.
+    Where nothing is known of the network, it is measured now, with `workers` workers where it is this machine, which a
+    `listener` that `Speaks` is told. With `fresh` all is measured and chosen anew.
     """
     if not any(_is_open(point) for point in _points(study)):
         return Tuned(study)
     choice = home.path / FOLDER / "studies" / f"{study.digest}.json"
     figures = None if fresh else _read(choice)
     if figures is None:
-        figures = _keep(choice, _figures(study, home, address, workers, fresh), replace=fresh)
+        figures = _keep(choice, _figures(study, home, address, workers, fresh, listener), replace=fresh)
     return _settle(study, figures)
 
 
-def _figures(study: Study, home: Home, address: str | None, workers: int | None, fresh: bool) -> Figures:
+def _figures(study: Study, home: Home, address: str | None, workers: int | None, fresh: bool, listener: object) -> Figures:
     """What is known of a network, or what is measured there now."""
     network = address or f"{workers or usable_cores()} workers on {platform.node()}"
     place = home.path / FOLDER / "networks" / f"{digest_document([network, study.method.name])}.json"
@@ -106,6 +114,8 @@ def _figures(study: Study, home: Home, address: str | None, workers: int | None,
         known = None if fresh else _read(place)
         if known is not None:
             return known
+        if isinstance(listener, Speaks):
+            listener.say(f"Measuring what rounds cost on {network}, once, from a few that are timed.")
         with closing(open_backend(address, home, workers)) as backend:
             costs = measure(study, home, backend)
         return _keep(place, Figures(network=network, costs=costs, measured=time.time()), replace=True)
@@ -153,13 +163,15 @@ class _Bench:
 
     def time(self, trial: Trial) -> float:
         """Seconds that the timed tasks of a trial take; their results are removed afterwards."""
-        results = self._conduct(trial.before)[0]
-        more, seconds = self._conduct((*trial.before, *trial.timed))
-        for result in {*results, *more} - self._kept({*results, *more}):
-            self.home.objects.remove(result)
-        return seconds
+        tasks = (*trial.before, *trial.timed)
+        try:
+            self._conduct(trial.before)
+            return self._conduct(tasks)
+        finally:
+            rows = [self.ledger.result(task.digest) for task in tasks]
+            self._remove({row.result for row in rows if row})
 
-    def _conduct(self, tasks: tuple[Task, ...]) -> tuple[list[str], float]:
+    def _conduct(self, tasks: tuple[Task, ...]) -> float:
         plan = Plan(self.study, (Realisation(self.study.point(0), 0, tasks, ()),))
         run = self.ledger.begin_run(self.study.digest, self.home.path, "trial", {})
         self.ledger.add_tasks(run, tasks)
@@ -169,12 +181,14 @@ class _Bench:
         conductor.conduct(_ignore)
         seconds = time.perf_counter() - begin
         self.ledger.end_run(run, "trial", None, None)
-        return [row.result for task in tasks if (row := self.ledger.result(task.digest))], seconds
+        return seconds
 
-    def _kept(self, results: set[str]) -> set[str]:
-        """Those that the home's own ledger has, from whatever study."""
+    def _remove(self, results: set[str]) -> None:
+        """Remove results, but for those that the home's own ledger has, from whatever study."""
         with closing(self.home.ledger()) as ledger:
-            return {result for result in results if ledger.is_needed(result)}
+            for result in results:
+                if not ledger.is_needed(result):
+                    self.home.objects.remove(result)
 
 
 class Stopwatch:
