@@ -74,7 +74,7 @@ class Site:
             conductor = Conductor(plan, run, ledger, self.home.objects, self.backend)
             conductor.conduct(lambda event, *_: watch(event))
             ledger.end_run(run, "ended", None, None)
-            return conductor.results
+            return dict(conductor.standing.results)
 
 
 @pytest.fixture(params=["a process of a cluster", "a node of a cluster", "a node of a federation"])
