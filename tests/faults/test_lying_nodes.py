@@ -101,6 +101,24 @@ def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
         yield town
 
 
+@pytest.mark.fault(
+    "NaN from a node",
+    on="federation",
+    happens="numbers that are not finite are refused on the face of it; the node is caught, what it touched is done again",
+    kept="the right answer; nothing is counted twice",
+)
+@pytest.mark.fault(
+    "a result of the wrong shape",
+    on="federation",
+    happens="other nodes recompute it and find another; the node is caught, what it touched is done again",
+    kept="the right answer; nothing is counted twice",
+)
+@pytest.mark.fault(
+    "numbers off by 1 %",
+    on="federation",
+    happens="other nodes recompute a share of each node's results; the node is caught, what it touched is done again",
+    kept="the right answer; nothing is counted twice",
+)
 def test_liars_are_caught_and_the_answer_is_the_right_one(town: Town, tmp_path: Path) -> None:
     """The liars come first, so that each has a part; as long as they are among themselves, nothing can be settled."""
     for name, lie in LIARS.items():
