@@ -22,7 +22,7 @@ from manybody.store.ledger import Ledger
 from manybody.store.queue import Standing
 
 ALIVE_S = 30.0  # after so long without a word from it, a node is not counted on
-LOOK_S, LOOK_LIMIT_S = 0.002, 0.03  # between looks at the ledger: short after an event, then longer
+LOOK_S, LOOK_LIMIT_S = 0.002, 0.006  # between looks at the ledger: short after an event, then longer
 DEADLINE_S, DEADLINE_FACTOR = 600.0, 50.0  # a node may take this long, or so many times the expected cost
 FRESH_S = 1.0  # how old may be what is known of nodes when a task is submitted
 ORPHANS_S = 60.0  # how often it is asked what others have left behind: finding none costs only work done again

@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, Response
 from manybody.core.errors import CorruptResultError
 from manybody.core.task import Progress
 from manybody.network.federation.authority import verify
-from manybody.network.federation.blobs import Partial, RefusedBlobError
+from manybody.network.federation.blobs import Partial, RefusedBlobError, keep
 from manybody.network.federation.guard import RefusedError
 from manybody.network.federation.protocol import LENGTH_HEADER, OFFSET_HEADER, Accepted, Finish, Finished, claim
 from manybody.store import queue
@@ -70,36 +70,44 @@ class Results:
             raise RefusedError(409, f"Expected an offset of at most {partial.size}; got {offset}. Ask how much has come.")
         self._uploading.add(partial.path.name)
         try:
-            came = await self._gather(request, partial, offset, length)
-            if came < length:
-                raise RefusedError(400, f"Expected {length} bytes; got {came}. Go on from there.")
-            await asyncio.to_thread(partial.accept)
+            came, rest = await self._gather(request, partial, offset, length)
+            if came + len(rest) < length:
+                raise RefusedError(400, f"Expected {length} bytes; got {came + len(rest)}. Go on from there.")
+            if came == 0:
+                await asyncio.to_thread(keep, self.objects, digest, rest)
+                partial.drop()
+            else:
+                await asyncio.to_thread(partial.append, came, rest)
+                await asyncio.to_thread(partial.accept)
         except RefusedBlobError as error:
             raise RefusedError(422, str(error)) from error
         finally:
             self._uploading.discard(partial.path.name)
         return Response(Accepted().model_dump_json(), media_type="application/json")
 
-    async def _gather(self, request: Request, partial: Partial, offset: int, length: int) -> int:
-        """Write what comes to the partial file; returns how far it reaches. A break keeps what has come."""
-        gathered = bytearray()
+    async def _gather(self, request: Request, partial: Partial, offset: int, length: int) -> tuple[int, bytes]:
+        """Write what comes to the partial file, all but the last piece; how far that reaches, and the last piece.
+
+        Where less comes than should, all of it is written, to go on from.
+        """
+        gathered, whole = bytearray(), False
         pieces: AsyncIterator[bytes] = request.stream()
         try:
             async for piece in pieces:
                 if offset + len(gathered) + len(piece) > length:
                     raise RefusedError(413, f"Expected {length} bytes, as announced; got more.")
-                gathered += piece
                 if len(gathered) >= PIECE:
                     await asyncio.to_thread(partial.append, offset, bytes(gathered))
                     offset += len(gathered)
                     gathered.clear()
+                gathered += piece
+            whole = offset + len(gathered) == length
         except ClientDisconnect:
             raise RefusedError(400, "The connection ended before the result did.") from None
         finally:
-            if gathered:
+            if gathered and not whole:
                 await asyncio.to_thread(partial.append, offset, bytes(gathered))
-                offset += len(gathered)
-        return offset
+        return offset, bytes(gathered)
 
     def _verify(self, digest: str) -> None:
         """Make sure that a result is what its digest says, once for each state of its file."""
@@ -151,9 +159,7 @@ def _store_one(objects: ObjectStore, said: Finish, member: Member, version: int)
             data = base64.b64decode(said.content, validate=True)
         except ValueError as error:
             raise RefusedError(422, f"Expected the result in base64; got {error}.") from error
-        partial = Partial(objects, said.result, f"{member.name}/{said.attempt}")
-        partial.append(0, data)
-        return partial.accept()
+        return keep(objects, said.result, data)
     if not objects.has(said.result):
         raise RefusedError(404, f"Expected the result {said.result} to be stored first. Send it to /v1/objects.")
     return objects.path(said.result).stat().st_size

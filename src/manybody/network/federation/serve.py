@@ -30,7 +30,7 @@ from manybody.store import members, queue
 from manybody.store.home import Home
 from manybody.store.members import Role
 
-LOOK_S = 0.01  # how often the ledger is asked whether it has changed: a few microseconds each
+LOOK_S = 0.003  # how often the ledger is asked whether it has changed: a few microseconds each
 SWEEP = 10  # every so many times, what nobody waits for is dropped
 TEND_S = 0.5  # how often leases are taken back and revoked connections ended
 INVITATION_S = 86_400.0
