@@ -102,6 +102,7 @@ def test_replicas_keep_off_whole_nodes_while_there_are_others() -> None:
     second.taken["other"] = ONE
     assert place(ONE, (), avoid, [first, second]) is None
     assert place(ONE, (), avoid, [first]) is first
+    assert place(ONE, (), avoid | {"tls://one:1"}, [first]) is None, "named itself, it never gets it"
 
 
 def test_mismatches_are_named() -> None:

@@ -99,11 +99,12 @@ class Node:
 def place(wanted: Demand, inputs: Iterable[str], avoid: frozenset[str], nodes: Iterable[Node]) -> Node | None:
     """The node for a task now; None where it must wait.
 
-    A node that has computed what the task must keep off is taken only where no other could ever run it: there a fresh
-    process does. Among those with room the one that lacks fewest inputs, then the one with least to do. Where none has
-    room, a node whose tasks are short may take one more, to begin it without waiting for a round trip.
+    A node that is to be avoided as a whole, by its name, never gets it. One with a worker to be avoided is taken only where
+    no other could ever run it: there a fresh process does. Among those with room the one that lacks fewest inputs, then the
+    one with least to do. Where none has room, a node whose tasks are short may take one more, to begin it without waiting
+    for a round trip.
     """
-    able = [node for node in nodes if node.could_run(wanted)]
+    able = [node for node in nodes if node.could_run(wanted) and node.name not in avoid]
     tainted = {name.rpartition("/")[0] for name in avoid}
     others = [node for node in able if node.name not in tainted]
     ready = [node for node in others or able if node.has_room(wanted)] or [node for node in others or able if node.may_queue()]
