@@ -93,7 +93,7 @@ def test_the_mean_of_all_parties(backend, objects):
     assert_mean(found, data())
 
 
-@pytest.mark.parametrize("how", ["fail", "nan", "shape", "name", "samples"])
+@pytest.mark.parametrize("how", ["fail", "die", "nan", "shape", "name", "samples"])
 def test_a_party_without_an_answer_is_left_out_and_said_to_be(how, backend, objects):
     """It has shared its secrets by then, so its masks are in the others' vectors and are taken off."""
     found = secure_mean(backend, objects, parties(objects, bert=how), MODEL, threshold=3)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from manybody.core.errors import TaskError
+from manybody.core.errors import StoreError, TaskError
 from manybody.core.task import Output
 from manybody.federate.secure_vault import KEPT_S, Vault
 from manybody.store.home import Home
@@ -69,3 +69,9 @@ def test_what_nobody_goes_on_with_is_removed(tmp_path):
 def test_a_name_that_is_no_name_is_refused(name, tmp_path):
     with pytest.raises(TaskError, match="expected lower case"):
         Vault(name, Home(tmp_path))
+
+
+def test_what_cannot_be_kept_is_not_answered(tmp_path):
+    (tmp_path / "secrets").write_text("a file where the folder should be")
+    with pytest.raises(StoreError, match="nothing has been answered"):
+        Vault("session", Home(tmp_path)).answer("one", counting)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal, NoReturn
 
+from pydantic import Field
+
 from manybody.core.errors import InputError, Problem
 from manybody.core.protocols import Conserved, MethodSpec, SystemSpec
 from manybody.core.study import Realisation
@@ -30,7 +32,7 @@ class SecureAggregation(MethodSpec):
     }
 
     name: Literal["secure-aggregation"] = "secure-aggregation"
-    rounds: int = 1
+    rounds: int = Field(1, ge=1, description="rounds of training, which who aggregates asks for one by one")
 
     def plan(self, system: SystemSpec, seed: int, repeat: int) -> NoReturn:
         """Refuse: who aggregates makes the tasks."""

@@ -35,9 +35,10 @@ class Party:
 
 @dataclass(frozen=True)
 class SecureMean:
-    """The mean of the parties' tensors by weight, the sum of their weights, who is in it, and why others are not.
+    """The mean of the parties' tensors by weight, the sum of their weights, who is in it, and why others left.
 
-    `error` bounds how far any value is from the mean of the numbers before they were rounded.
+    Who left at the very end (`reveal`) is in it all the same. `error` bounds how far any value is from the mean of the
+    numbers before they were rounded to steps, beside the precision of the tensors' own type.
     """
 
     tensors: Mapping[str, np.ndarray]
@@ -100,7 +101,7 @@ class Collector:
 
     def _result(self, event: Event | None) -> Output:
         if event is None:
-            raise TaskError(f"no answer within {self._timeout:g} s")
+            raise TaskError("no answer" if self._timeout is None else f"no answer within {self._timeout:g} s")
         if event.kind != "finished":
             raise TaskError(event.reason)
         return self._objects.get(event.result)

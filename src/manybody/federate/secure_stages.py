@@ -147,12 +147,6 @@ def _trained(part: Part, task: Task, inputs: Mapping[str, Output], context: Cont
     if part.work is None:
         raise TaskError(f"{task.label}: expected `work`; got none. Say what {part.party} trains with.")
     given = part.work.run(task, {name: output for name, output in inputs.items() if name != "packets"}, context)
-    weight = given.document.get("samples")
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
-        raise TaskError(f"{task.label}: expected `samples`, a positive number, of {part.work.stage}; got {weight!r}.")
-    model = inputs["model"].arrays
-    for name, array in model.items():
-        if name not in given.arrays or given.arrays[name].shape != array.shape:
-            raise TaskError(f"{task.label}: expected a tensor `{name}` of shape {list(array.shape)} from {part.work.stage}.")
-    parts = [weight * given.arrays[name].astype(np.float64).ravel() for name in sorted(model)]
-    return np.concatenate([*parts, [float(weight)]])
+    model, weight = inputs["model"].arrays, part.work.weight(given)
+    tensors = part.work.tensors(given, {name: model[name] for name in sorted(model)})
+    return np.concatenate([*(weight * tensor.astype(np.float64).ravel() for tensor in tensors), [float(weight)]])

@@ -140,6 +140,8 @@ def opened(
     terms: Terms, party: str, own: Secrets, known: Mapping[str, Announced], came: Mapping[str, bytes]
 ) -> dict[str, tuple[Share, Share]]:
     """The shares in packets for this party, by sender: of its seed, and of its mask key."""
+    if not came.keys() <= known.keys():
+        raise TaskError(f"{party}: expected packets of {', '.join(sorted(known))}; got {', '.join(sorted(came))}.")
     found = {}
     for other, packet in came.items():
         key = _agreed(terms, own.packets, known[other].packets, "packet", other, party)

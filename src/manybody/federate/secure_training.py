@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, cast
 
+import numpy as np
+
 from manybody.core import catalog
 from manybody.core.errors import TaskError
 from manybody.core.protocols import Context, MethodSpec, Stage
@@ -34,6 +36,21 @@ class Work(Spec):
             raise TaskError(f"{expected}; this node has {method.version} with {', '.join(method.stages)}.")
         module, _, name = method.stages[self.stage].partition(":")
         return cast("Stage", getattr(import_module(module), name))(self.task(within.inputs), inputs, context)
+
+    def weight(self, given: Output) -> float:
+        """How much an answer weighs, its `samples`. Raises `TaskError` where it does not say."""
+        samples = given.document.get("samples")
+        if isinstance(samples, bool) or not isinstance(samples, int | float) or not samples > 0:
+            raise TaskError(f"{self.method}/{self.stage}: expected `samples`, a positive number; got {samples!r}.")
+        return samples
+
+    def tensors(self, given: Output, model: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The tensors of an answer in the order of the model's. Raises `TaskError` where one is missing or of another shape."""
+        for name, array in model.items():
+            if name not in given.arrays or given.arrays[name].shape != array.shape:
+                came = list(given.arrays[name].shape) if name in given.arrays else "nothing"
+                raise TaskError(f"{self.method}/{self.stage}: expected `{name}` of shape {list(array.shape)}; got {came}.")
+        return [given.arrays[name] for name in model]
 
     def task(self, inputs: Mapping[str, str]) -> Task:
         """The task that it would be by itself."""

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-from manybody.core.errors import TaskError
+from manybody.core.errors import StoreError, TaskError
 from manybody.core.task import Output
 from manybody.store.encoding import decode, encode
 from manybody.store.home import Home
@@ -44,9 +44,10 @@ class Vault:
         Runs once for a request: the answer is kept with the state, and given again to the same. Nothing is answered
         before it is on the disk. One request of a session at a time, whatever the number of processes.
         """
-        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _remove_old(self._root)
-        self._file.parent.mkdir(exist_ok=True, mode=0o700)
+        with _explained(self._root):
+            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _remove_old(self._root)
+            self._file.parent.mkdir(exist_ok=True, mode=0o700)
         with _locked(self._file.with_name("lock")):
             kept = decode(self._file.read_bytes()) if self._file.exists() else None
             if kept is not None and kept.document["request"] == request:
@@ -85,6 +86,16 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(folder)  # or a power cut could bring an older state back, to be asked something else
     finally:
         os.close(folder)
+
+
+@contextmanager
+def _explained(root: Path) -> Iterator[None]:
+    """Turn an error of the filesystem into one of the store: it is the machine's fault, not the task's."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "Free some space, or see who may write there; nothing has been answered."
+        raise StoreError(f"The secrets at {root} cannot be written: {error}. {remedy}") from error
 
 
 @contextmanager

@@ -8,7 +8,7 @@ reach, and refuses to clip in silence.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, Metadata, RecordDict
@@ -53,6 +53,8 @@ def answer(task: Task, inputs: Mapping[str, Output], context: Context) -> Output
 
         flower = FlowerContext(run_id=1, node_id=asked.client, node_config={}, state=state, run_config={})
         reply = secaggplus_mod(message, flower, train)
+        if state.config_records[RECORD_KEY_STATE]["current_stage"] == Step.UNMASK:  # the end: forget all the rest
+            state.config_records[RECORD_KEY_STATE] = ConfigRecord({"current_stage": Step.UNMASK})
         return pack(state), pack(reply.content)
 
     return Vault(f"{asked.session}-{asked.client}").answer(task.digest, step)
@@ -63,7 +65,7 @@ def _message(asked: Asked, content: RecordDict) -> Message:
         run_id=1, message_id="1", src_node_id=0, dst_node_id=asked.client, reply_to_message_id="", group_id="",
         created_at=0.0, ttl=1e9, message_type="train",
     )  # fmt: skip
-    return Message(content, metadata=metadata)
+    return Message(content, metadata=metadata)  # as Flower's runtime makes it; its types do not tell of this
 
 
 def _trained(asked: Asked, task: Task, content: RecordDict, inputs: Mapping[str, Output], context: Context) -> FitRes:
@@ -71,21 +73,19 @@ def _trained(asked: Asked, task: Task, content: RecordDict, inputs: Mapping[str,
     sent = content.array_records["fitins.parameters"]
     arrays = dict(zip(asked.names, (array.numpy() for array in sent.values()), strict=True))
     given = asked.work.run(task, {**inputs, "model": Output(arrays)}, context)
-    for name, array in arrays.items():
-        if name not in given.arrays or given.arrays[name].shape != array.shape or not np.all(np.isfinite(given.arrays[name])):
-            raise TaskError(f"tensor {name}: expected finite numbers of shape {list(array.shape)} from {asked.work.stage}.")
-    parameters = ndarrays_to_parameters([given.arrays[name] for name in asked.names])
-    return FitRes(Status(Code.OK, ""), parameters, int(given.document["samples"]), {})
+    parameters = ndarrays_to_parameters(asked.work.tensors(given, arrays))
+    return FitRes(Status(Code.OK, ""), parameters, round(asked.work.weight(given)), {})
 
 
 def _refuse_unsafe(configs: ConfigRecord) -> None:
     """Refuse what would let whoever asks see more than the sum."""
     if configs.get(Key.STAGE) == Step.SETUP:
-        threshold, shares = _number(configs[Key.THRESHOLD]), _number(configs[Key.SHARE_NUMBER])
+        threshold, shares = cast("int", configs[Key.THRESHOLD]), cast("int", configs[Key.SHARE_NUMBER])
         if 2 * threshold <= shares:
             raise TaskError(f"threshold: expected more than half of {shares} shares; got {threshold}. Raise it.")
     if configs.get(Key.STAGE) == Step.UNMASK:
-        both = set(_numbers(configs[Key.ACTIVE_NODE_ID_LIST])) & set(_numbers(configs[Key.DEAD_NODE_ID_LIST]))
+        there, gone = (cast("list[int]", configs[key]) for key in (Key.ACTIVE_NODE_ID_LIST, Key.DEAD_NODE_ID_LIST))
+        both = set(there) & set(gone)
         if both:
             raise TaskError(f"expected each peer to be active or gone; got {sorted(both)} as both, which would unmask them.")
 
@@ -96,13 +96,5 @@ def _refuse_clipping(state: ConfigRecord, given: FitRes) -> None:
     if given.num_examples > heaviest:
         raise TaskError(f"samples: expected at most max_weight = {heaviest:g}; got {given.num_examples}. Raise `max_weight`.")
     largest = max(float(np.max(np.abs(each), initial=0.0)) for each in parameters_to_ndarrays(given.parameters))
-    if largest * given.num_examples / heaviest > limit:
+    if not largest * given.num_examples / heaviest <= limit:  # not a number is no better
         raise TaskError(f"expected values within clipping_range = {limit:g}; got {largest:g}. Raise `clipping_range`.")
-
-
-def _number(value: Any) -> int:
-    return int(value)
-
-
-def _numbers(values: Any) -> list[int]:
-    return [int(value) for value in values]

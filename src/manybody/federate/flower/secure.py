@@ -77,7 +77,7 @@ def _party(client: Client, task: Task) -> Party:
 
 
 def _reply(message: Message, client: Client, mean: SecureMean) -> Message:
-    if client.name in mean.lost:
+    if client.name not in mean.parties:
         return refusal(message, client, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, mean.lost[client.name])
     (name,) = message.content.array_records
     tensors = record({key: mean.tensors[key] for key in message.content.array_records[name]})

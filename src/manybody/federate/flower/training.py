@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
@@ -115,7 +115,7 @@ class Training:
 
     def parameters(self, content: RecordDict, client: Client) -> dict[str, Any]:
         """The parameters of a client's task: its own, and the settings of a message."""
-        found: dict[str, Any] = json.loads(json.dumps(dict(client.parameters)))
+        found = deepcopy(dict(client.parameters))
         for name, value in settings_of(content).items():
             if name in self.settings:
                 *groups, last = self.settings[name].split(".")
