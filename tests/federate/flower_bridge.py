@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from manybody.federate.flower.records import pack, unpack
 from manybody.federate.flower.secagg import SecAggPlusTraining, secagg_plus
 from manybody.federate.spec import FederatedLearning
 from manybody.learn.potentials.spec import FederatedLiquid
+from manybody.network.cluster import Cluster
+from manybody.network.cluster_local import LocalCluster
 from manybody.network.local import Embedded
 from manybody.store.encoding import decode, encode
 from manybody.store.objects import ObjectStore
@@ -496,3 +499,14 @@ def test_three_nodes_aggregate_by_our_protocol(town, sites):
     np.testing.assert_allclose(kept["w"], mean_of_steps([data[0], data[2]], np.zeros(4))[0], rtol=0, atol=1e-11)
     assert all((town.folder / name / "secrets").is_dir() for name in town.nodes)
     assert not (town.home.path / "secrets").exists()
+
+
+def test_a_cluster_trains_and_aggregates_too(objects, tmp_path):
+    clients, data = parties(objects)
+    with LocalCluster(tmp_path, nodes=2) as machines, Cluster(machines.address, objects.root, machines.security, 2) as backend:
+        names = [node.name for node in backend.nodes()]
+        clients = [replace(client, node=names[at % 2]) for at, client in enumerate(clients)]
+        for answering in (Training("least-squares"), SecureTraining(Training("least-squares"), threshold=2)):
+            with FlowerGrid(backend, objects, answering, clients) as grid:
+                result = strategy.FedAvg().start(grid, record({"w": np.zeros(4)}), num_rounds=1)
+            np.testing.assert_allclose(tensors(result.arrays)["w"], mean_of_steps(data, np.zeros(4))[0], rtol=1e-13, atol=1e-11)
