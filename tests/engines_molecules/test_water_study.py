@@ -1,0 +1,106 @@
+"""The study of the gallery, small: its certificate, its exports, and what is refused when it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from manybody.core.certificate import Verdict
+from manybody.core.errors import InputError, TaskError
+from manybody.core.study import Study
+from manybody.engines.molecules import stages
+from manybody.engines.molecules.observables import BAR
+from manybody.engines.molecules.spec import KELVIN, ForceFieldDynamics, Molecule
+from manybody.study.certify import findings
+from manybody.study.expand import expand
+from manybody.study.export import last_configurations, results_dataset
+from manybody.study.file import load_study
+from manybody.study.measure import Measured
+
+GALLERY = Path(__file__).parents[2] / "studies"
+SMALL = [
+    "system.molecules=64", "system.cutoff=0.6 nm", "system.switch=0.5 nm",
+    "system.electrostatics=reaction-field", "system.permittivity=1000000",
+    "method.time_step=1 fs", "method.equilibration=1 ps", "method.duration=0.8 ps",
+    "method.segment=0.4 ps", "method.frame_every=0.1 ps", "repeats=2",
+    "measures=[molecular-energy, molecular-pressure, centre-temperature, coordination-number]",
+    "checks=[conservation, convergence, replication]",
+]  # fmt: skip
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Study:
+    """Two short runs of 64 molecules."""
+    monkeypatch.chdir(GALLERY.parent)  # the table of published values is named from there
+    return load_study(GALLERY / "water", SMALL)
+
+
+def test_a_small_box_of_water_keeps_what_it_should(small: Study, evidence: Callable[[Study], Measured]) -> None:
+    measured = evidence(small)
+    certificate = findings(measured.plan, measured)
+    assert {finding.name: finding.verdict for finding in certificate.checks} == {
+        "conservation of effective energy": Verdict.HOLDS,
+        "conservation of momentum": Verdict.HOLDS,
+        "order in time step": Verdict.HOLDS,
+        "replication on another worker": Verdict.HOLDS,
+    }
+    point = measured.plan.points[0]
+    energy = measured.estimate(point, "molecular-energy").value
+    assert -50 < energy < -30  # a liquid on its way to equilibrium
+    assert abs(measured.estimate(point, "molecular-pressure").value) < 5000 * BAR
+    assert 3 < measured.estimate(point, "coordination-number").value < 7
+    dataset = results_dataset(measured.plan, measured)  # two kinds of series, of unlike length
+    assert np.isfinite(dataset.molecular_energy_samples).sum("sample").values.tolist() == [[40, 40]]
+    assert np.isfinite(dataset.coordination_number_samples).sum("sample").values.tolist() == [[8, 8]]
+    atoms = last_configurations(measured.plan, measured)[0]
+    assert atoms.get_chemical_formula() == "H128O64"
+    assert atoms.get_distance(0, 1) == pytest.approx(1.0, abs=1e-6)  # angstrom
+    last = measured.output(measured.plan.realisations[0].measured[-1])
+    per_molecule = last.arrays["kinetic_energy"][-1] / 96.4853321  # kJ/mol in an electronvolt
+    assert atoms.get_kinetic_energy() == pytest.approx(per_molecule, rel=1e-3)  # hydrogen weighs 1.008 there as here
+
+
+def test_an_interrupted_task_ends_with_the_same_bits(small: Study, make_node: Callable[..., stages.Context]) -> None:
+    task = expand(small).realisations[0].tasks[0]
+    whole = stages.equilibrate(task, {}, make_node())
+    cut = make_node(patience=2)
+    with pytest.raises(InterruptedError):
+        stages.equilibrate(task, {}, cut)
+    again = stages.equilibrate(task, {}, make_node(cut.resume()))
+    assert whole.document == again.document
+    assert {name: array.tobytes() for name, array in whole.arrays.items()} == {
+        name: array.tobytes() for name, array in again.arrays.items()
+    }
+
+
+def test_a_task_without_its_state_is_refused(small: Study, make_node: Callable[..., stages.Context]) -> None:
+    task = expand(small).realisations[0].tasks[1]
+    with pytest.raises(TaskError, match="expected an input `state`"):
+        stages.produce(task, {}, make_node())
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("units=reduced", r"in reduced units"),
+        ("units={length: 1 nm, energy: 0.5 kJ/mol, mass: 1 u}", r"length: 10 angstrom, energy: 1 kJ/mol, mass: 1 u"),
+        ("system.cutoff=1.2 nm", r"at most half the box"),
+        ("system.switch=0.95 nm", r"at most the cutoff"),
+        ("system.density=0.997", r"mass density with a unit"),
+        ("method.time_step=5 fs", r"5 fs"),
+    ],
+)
+def test_what_cannot_be_is_refused(setting: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(GALLERY.parent)
+    with pytest.raises(InputError, match=told):
+        load_study(GALLERY / "water", [setting])
+
+
+def test_flexible_hydrogens_want_short_steps() -> None:
+    method, flexible = ForceFieldDynamics(time_step=0.002), Molecule(temperature=300 * KELVIN, rigid="none")
+    with pytest.raises(ValueError, match=r"at most 1\.25 fs"):
+        method.suits(flexible)
+    method.suits(flexible.model_copy(update={"rigid": "h-bonds"}))
