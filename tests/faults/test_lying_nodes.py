@@ -19,7 +19,8 @@ from manybody.network.federation.serve import Office
 from manybody.network.trust import TrustPolicy
 from manybody.store.encoding import encode
 from manybody.store.rows import ResultRow
-from manybody.study.audit import Auditor, same_bits
+from manybody.study.audit import Auditor
+from manybody.study.compare import Comparing
 from manybody.study.conduct import Conductor
 from manybody.study.roster import Roster
 from manybody.study.word import Word
@@ -83,7 +84,7 @@ def conduct(
     run = ledger.begin_run(plan.study.digest, town.folder / "out", "lies", {})
     ledger.add_tasks(run, plan.tasks)
     roster = Roster(ledger)
-    auditor = Auditor(plan.tasks, plan.study.digest, ledger, town.home.secret, policy, roster, same_bits)
+    auditor = Auditor(plan.tasks, plan.study.digest, ledger, town.home.secret, policy, roster, Comparing(plan, town.home.objects))
     with closing(town.backend()) as backend:
         conductor = Conductor(plan, run, ledger, town.home.objects, backend, auditor)
         conductor.recover()

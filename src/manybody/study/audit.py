@@ -35,6 +35,7 @@ def is_audit(task: Task) -> bool:
 class Answer:
     """What a node found for a computation: the result of the task or of a replica of it."""
 
+    computation: str
     task: str
     replica: int
     attempt: str
@@ -135,7 +136,7 @@ class Auditor:
     def hear(self, task: Task, attempt: str, worker: str, result: str) -> None:
         """Take a result that counts into account."""
         case = self.cases[self._computation(task)]
-        case.answers[task.digest] = Answer(task.digest, task.replica, attempt, self.roster.find(worker), result)
+        case.answers[task.digest] = Answer(case.task.digest, task.digest, task.replica, attempt, self.roster.find(worker), result)
         case.drawn = any(self._decided[answer.attempt].drawn for answer in case.answers.values())
         self._dirty.add(case.task.digest)
 
@@ -226,6 +227,16 @@ class Auditor:
         if is_audit(task):
             shunned |= {answer.node.name for answer in case.answers.values()}
         return shunned | case.lost
+
+    def strangers(self, task: Task, there: Iterable[str]) -> set[str]:
+        """Of the nodes that are there, those of another class of machine than whose result an audit recomputes.
+
+        None where no other is left: then bits cannot be expected to agree, and what is measured has to.
+        """
+        original = self.cases[self._computation(task)].original
+        classes = {name: self.roster.find(f"{name}/").architecture for name in set(there) - self.avoid(task)}
+        others = {name for name, each in classes.items() if original and each != original.node.architecture}
+        return others if len(others) < len(classes) else set()
 
     def give_up(self, task: Task) -> None:
         """There is nobody left to ask: the question stays open."""

@@ -190,7 +190,8 @@ class Conductor:
                 return
             if self._is_unhindered(digest) and self._is_servable(self._load.tasks[digest]):
                 self._claim(digest, self.backend)
-        if not self.running:
+        if ready and not self.running:
+            self._slots = self._count_slots()  # somebody may have joined just now
             for digest in ready:
                 if self._is_unhindered(digest) and not self._is_servable(self._load.tasks[digest]):
                     self._arbitrate(digest)
@@ -255,10 +256,15 @@ class Conductor:
 
     def _avoided(self, task: Task) -> set[str]:
         """Workers, and whole nodes by their names, that must not compute a task."""
-        avoid = set(self._intake.shunned.get(task.digest, ()))
-        if task.replica and not is_audit(task):
-            avoid.add(self.standing.workers[task.replicated(0).digest])
-        return avoid | (self.auditor.avoid(task) if self.auditor else set())
+        avoid = self._intake.avoided(task.digest)
+        original = self.standing.workers.get(task.replicated(0).digest)  # none while that is withdrawn
+        if task.replica and not is_audit(task) and original:
+            avoid.add(original)
+        if self.auditor:
+            avoid |= self.auditor.avoid(task)
+            if is_audit(task):
+                avoid |= self.auditor.strangers(task, (node.name for node in self._nodes))
+        return avoid
 
     def _claim(self, digest: str, backend: Backend) -> None:
         claim = self.ledger.claim(self.run, digest)

@@ -21,15 +21,15 @@ class Intake:
     """Takes results, failures and losses of attempts into the ledger and to what stands.
 
     `failures` are the tasks that came to nothing, with the reason; `doubted` those that failed and wait until what they
-    read has been recomputed, with the reason and what that was; `shunned` says who must not try a task again.
+    read has been recomputed, with the reason and what that was.
     """
 
     standing: Standing
     checkpoints: Checkpoints
     failures: dict[str, str] = field(default_factory=dict)
     doubted: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict)
-    shunned: dict[str, set[str]] = field(default_factory=dict)
-    _failed_on: dict[str, set[str]] = field(default_factory=dict)
+    _refused: dict[str, set[str]] = field(default_factory=dict)
+    _failed: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     _lost: dict[str, int] = field(default_factory=dict)
     _spent_cost: float = 0.0
     _spent_seconds: float = 0.0
@@ -83,11 +83,8 @@ class Intake:
         if reopen(digest):
             return event
         if self.auditor and self.auditor.may_err(event.worker):
-            node = _node(event.worker)
-            self.shunned.setdefault(digest, set()).add(node)
-            told = self._failed_on.setdefault(digest, set())
-            told.add(node)
-            if len(told) <= self.auditor.policy.margin and is_servable(self._task(event)):
+            self._failed.setdefault(digest, {})[_node(event.worker)] = read
+            if len(self._failed_on(digest)) <= self.auditor.policy.margin and is_servable(self._task(event)):
                 return replace(event, kind="lost")  # a few nodes' word is not enough
             doubted = [need for need in self._task(event).inputs.values() if self.auditor.doubt(need)]
             if doubted:
@@ -108,10 +105,16 @@ class Intake:
             if self.auditor and any(need not in self.standing.results or self.auditor.doubt(need) for need in needs):
                 continue
             del self.doubted[digest]
-            if self.standing.is_outdated(digest, read):
-                del self.shunned[digest], self._failed_on[digest]
-            else:
+            if not self.standing.is_outdated(digest, read):
                 self.failures[digest] = reason
+
+    def avoided(self, digest: str) -> set[str]:
+        """Workers whose result of a task was refused, and nodes that failed on it with what it reads now."""
+        return self._refused.get(digest, set()) | self._failed_on(digest)
+
+    def _failed_on(self, digest: str) -> set[str]:
+        told = self._failed.get(digest, {})
+        return {node for node, read in told.items() if not self.standing.is_outdated(digest, read)}
 
     def _task(self, event: Event) -> Task:
         return self.standing.load.tasks[event.task]
@@ -138,7 +141,7 @@ class Intake:
             if self.auditor:
                 self.auditor.pardon([row.attempt for row in same])
             return replace(event, kind="failed", reason=self.failures[event.task])
-        self.shunned.setdefault(event.task, set()).add(event.worker)
+        self._refused.setdefault(event.task, set()).add(event.worker)
         if audit is None:  # else its node is caught, and there are others
             self._count_loss(event, f"no node gave a result that is one, in {ATTEMPTS} tries: {fault}")
         return replace(event, kind="lost", reason=f"{REFUSED}{fault}")

@@ -23,8 +23,9 @@ from manybody.store.home import Home
 from manybody.store.ledger import Ledger
 from manybody.store.provenance import provenance
 from manybody.store.rows import ResultRow
-from manybody.study.audit import Auditor, same_bits
+from manybody.study.audit import Auditor
 from manybody.study.certify import certify
+from manybody.study.compare import Comparing
 from manybody.study.conduct import Conductor, Tally
 from manybody.study.expand import expand
 from manybody.study.gangs import refuse_impossible_gangs
@@ -140,7 +141,7 @@ def _compute(
         roster = Roster(ledger, processes=options.network is None and policy is not None)
         auditor = None
         if policy is not None:
-            auditor = Auditor(plan.tasks, plan.study.digest, ledger, home.secret, policy, roster, same_bits)
+            auditor = Auditor(plan.tasks, plan.study.digest, ledger, home.secret, policy, roster, Comparing(plan, home.objects))
         arbiter = partial(Embedded, home.objects.root, options.workers) if policy and policy.arbiter else None
         conductor = Conductor(plan, run, ledger, home.objects, backend, auditor, arbiter)
         cached = conductor.recover()

@@ -25,8 +25,13 @@ class Workload:
         return len(self.tasks)
 
     def add(self, task: Task) -> None:
-        """Take a task in; `chain` is the longest chain of work from its start that hangs on it, core-seconds."""
+        """Take a task in; `chain` is the longest chain of work from its start that hangs on it, core-seconds.
+
+        A replica that comes later is as urgent as what it checks: the sooner a fault is found, the less rests on it.
+        """
         self.tasks[task.digest], self.chain[task.digest] = task, task.cost
+        if task.replica:
+            self.chain[task.digest] = max(task.cost, self.chain.get(task.replicated(0).digest, 0.0))
         self.needs[task.digest] = _needs(task)
         for need in task.inputs.values():
             self.readers.setdefault(need, set()).add(task.digest)
