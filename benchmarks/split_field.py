@@ -54,9 +54,11 @@ CASES = (Case("64 kB", 512, 1024, 32, 600), Case("1 MB", 128, 16_384, 16, 80), C
 
 
 def run() -> list[Result]:
-    with bench() as lab:
-        tell(lab.figures())
-        return [result for case in CASES for result in lab.compared(case)]
+    results = []
+    for case in CASES:
+        with bench(case) as lab:
+            results += lab.compared(case)
+    return results
 
 
 def method(case: Case, steps: int, steps_per_round: int | str = "auto", costs: Costs | None = None, **more: str) -> FiniteVolume:
@@ -69,12 +71,12 @@ def method(case: Case, steps: int, steps_per_round: int | str = "auto", costs: C
 
 
 @contextmanager
-def bench() -> Iterator[Lab]:
-    """Workers, a store and a ledger in a folder of their own, and what tasks cost there."""
+def bench(case: Case) -> Iterator[Lab]:
+    """Workers, a store and a ledger in a folder of their own, and what tasks on fields of this size cost there."""
     with tempfile.TemporaryDirectory(prefix="manybody-bench-") as folder:
         home = Home(Path(folder))
         with Embedded(home.objects.root, workers=WORKERS) as backend:
-            yield Lab(home, backend, measure(study(CASES[0]), home, backend))
+            yield Lab(home, backend, measure(study(case), home, backend))
 
 
 def study(case: Case) -> Study:
@@ -113,7 +115,7 @@ class Lab:
         measured = {k: statistics.median(rounds)}
         for other in sorted({1, problem.most_steps(WORKERS)} - {k}):
             measured[other] = self.rounds(case, other)
-        tell(f"halo {case.halo}, grid {case.rows} x {case.columns}: chosen k = {k}")
+        tell(f"halo {case.halo}, grid {case.rows} x {case.columns}: {self.figures()}; chosen k = {k}")
         for each in sorted(measured):
             predicted = predict(problem, self.costs, WORKERS, each).steps_per_s
             tell(f"  k = {each:2d}: predicted {predicted:8.1f} steps/s, measured {measured[each]:8.1f}")

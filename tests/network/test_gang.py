@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +14,7 @@ import pytest
 
 from manybody.core.errors import TaskError
 from manybody.core.random import Key
-from manybody.core.task import Task
+from manybody.core.task import Progress, Task
 from manybody.engines.fields.engine import FieldEngine
 from manybody.engines.fields.spec import AdvectedField, FiniteVolume, Gaussian
 from manybody.network.gang import Channel, Gang, LostMemberError, join
@@ -53,8 +48,6 @@ def alone(method: FiniteVolume) -> np.ndarray:
         ("gloo", 1, "float64"),
         ("gloo", 2, "float64"),
         ("gloo", 3, "float32"),
-        pytest.param("mpi", 1, "float64", marks=needs_mpi),
-        pytest.param("mpi", 2, "float32", marks=needs_mpi),
         pytest.param("mpi", 3, "float64", marks=needs_mpi),
     ],
 )
@@ -83,90 +76,31 @@ def test_only_stages_for_gangs_are_run(tmp_path: Path) -> None:
         Gang(1, tmp_path).run(other)
 
 
-def members(parent: psutil.Process) -> dict[int, psutil.Process]:
-    """The members among the descendants of a process, by rank, that have got as far as computing."""
-    found = {}
-    for process in parent.children(recursive=True):
-        line = process.cmdline()
-        if "manybody.network.member" in line and process.cpu_times().user > 3.0:  # loading takes less
-            found[int(line[line.index("--rank") + 1])] = process
-    return found
+class Strike:
+    """Does something to the members of a gang of this process when the first one tells that it computes."""
+
+    def __init__(self, what: Callable[[list[psutil.Process]], None]) -> None:
+        self.what, self.members = what, list[psutil.Process]()
+
+    def __call__(self, progress: Progress) -> None:
+        if not self.members:
+            found = [each for each in psutil.Process().children() if "--rank" in each.cmdline()]
+            self.members = sorted(found, key=lambda each: each.cmdline()[each.cmdline().index("--rank") + 1])
+            self.what(self.members)
 
 
-def until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
-    """Wait for a condition of other processes, which cannot be waited on."""
-    pause, end = threading.Event(), time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come about in time"
-        pause.wait(0.05)
+def test_a_killed_member_is_named_and_nobody_stays(tmp_path: Path) -> None:
+    strike = Strike(lambda members: members[1].kill())
+    with pytest.raises(LostMemberError, match="member 1 was killed by SIGKILL"):
+        Gang(2, tmp_path, timeout_s=120).reports(together(METHOD, ENDLESS), tell=strike)
+    assert len(strike.members) == 2
+    assert not any(process.is_running() for process in strike.members)
 
 
-@pytest.fixture
-def background() -> Iterator[Callable[[Callable[[], object]], list[BaseException]]]:
-    """Runs something in a thread; the errors that it ends with appear in the list."""
-    threads = []
-
-    def start(work: Callable[[], object]) -> list[BaseException]:
-        errors: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                work()
-            except TaskError as error:
-                errors.append(error)
-
-        threads.append(threading.Thread(target=run))
-        threads[-1].start()
-        return errors
-
-    yield start
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-
-
-def test_a_killed_member_is_named_and_nobody_stays(tmp_path: Path, background: Callable[..., list[BaseException]]) -> None:
-    gang, endless = Gang(2, tmp_path, timeout_s=120), together(METHOD, ENDLESS)
-    errors = background(lambda: gang.run(endless))
-    here = psutil.Process()
-    until(lambda: len(members(here)) == 2)
-    both = members(here)
-    both[1].kill()
-    until(lambda: bool(errors))
-    assert isinstance(errors[0], LostMemberError)
-    assert "member 1 was killed by SIGKILL" in str(errors[0])
-    assert not any(process.is_running() for process in both.values())
-
-
-def test_a_silent_gang_is_given_up(tmp_path: Path, background: Callable[..., list[BaseException]]) -> None:
-    """The first member is frozen: nothing is told any more."""
-    gang = Gang(1, tmp_path, timeout_s=10.0)
-    errors = background(lambda: gang.run(together(METHOD, ENDLESS)))
-    here = psutil.Process()
-    until(lambda: len(members(here)) == 1)
-    members(here)[0].suspend()
-    until(lambda: bool(errors))
-    assert isinstance(errors[0], LostMemberError)
-    assert "member 0 told nothing for 10 s" in str(errors[0])
-
-
-def test_members_end_with_whoever_started_them(tmp_path: Path) -> None:
-    task: Task = together(METHOD, ENDLESS)
-    (tmp_path / "task.json").write_text(task.model_dump_json(), encoding="utf-8")
-    program = (
-        "import sys; from pathlib import Path; from manybody.core.task import Task; from manybody.network.gang import Gang\n"
-        "folder = Path(sys.argv[1]); Gang(2, folder).run(Task.model_validate_json((folder / 'task.json').read_bytes()))"
-    )
-    starter = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
-    try:
-        parent = psutil.Process(starter.pid)
-        until(lambda: len(members(parent)) == 2)
-        orphans = list(members(parent).values())
-    finally:
-        os.kill(starter.pid, signal.SIGKILL)
-        starter.wait()
-    _, alive = psutil.wait_procs(orphans, timeout=20)
-    assert not alive
+def test_a_silent_gang_is_given_up(tmp_path: Path) -> None:
+    """The only member is frozen, if it has got as far: nothing is told any more."""
+    with pytest.raises(LostMemberError, match="member 0 told nothing for 5 s"):
+        Gang(1, tmp_path, timeout_s=5.0).reports(together(METHOD, ENDLESS), tell=Strike(lambda members: members[0].suspend()))
 
 
 @pytest.mark.parametrize("channel", ["gloo", pytest.param("mpi", marks=needs_mpi)])

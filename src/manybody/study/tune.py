@@ -1,7 +1,8 @@
 """Tune: what a study leaves to the costs of the network is chosen once, from rounds that were timed there.
 
-The figures are kept in the home, one file a network, and measured again when a study is run afresh. The choice is kept
-too, one file a study: a study that is resumed has the same tasks, whatever was measured since and wherever it goes on.
+The figures are kept in the home, one file a network and set of trials, and measured again when a study is run afresh.
+The choice is kept too, one file a study: a study that is resumed has the same tasks, whatever was measured since and
+wherever it goes on.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -109,7 +110,9 @@ def tune(study: Study, home: Home, address: str | None, workers: int | None, fre
 def _figures(study: Study, home: Home, address: str | None, workers: int | None, fresh: bool, listener: object) -> Figures:
     """What is known of a network, or what is measured there now."""
     network = address or f"{workers or usable_cores()} workers on {platform.node()}"
-    place = home.path / FOLDER / "networks" / f"{digest_document([network, study.method.name])}.json"
+    assert isinstance(study.method, Tunable)
+    asked = [astuple(trial.load) for trial in study.method.trials(1, 0)]  # fields of other sizes are tried with other trials
+    place = home.path / FOLDER / "networks" / f"{digest_document([network, study.method.name, asked])}.json"
     with _alone(home):
         known = None if fresh else _read(place)
         if known is not None:

@@ -1,7 +1,11 @@
-"""Small split fields whose rounds tell what a network costs: most of it waiting, moving or computing. Torch-free."""
+"""Small split fields whose rounds tell what a network costs: most of it waiting, moving or computing. Torch-free.
+
+Disks and memory are slower for more than fits into their caches, so large slabs are tried with larger ones.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from manybody.numerics.rounds import Trial, load
@@ -22,13 +26,21 @@ class Case(NamedTuple):
     rounds: int
 
 
-WAITING, MOVING, COMPUTING = Case(32, 64, 1, 8), Case(32, 16_384, 1, 3), Case(128, 512, 16, 2)
+WAITING = Case(32, 64, 1, 8)
+# For slabs of up to so many bytes: rounds that mostly move, and rounds that mostly compute.
+BY_SIZE: tuple[tuple[float, Case, Case], ...] = (
+    (1e6, Case(32, 4096, 1, 3), Case(128, 512, 16, 2)),
+    (8e6, Case(32, 16_384, 1, 3), Case(32, 16_384, 4, 2)),
+    (math.inf, Case(32, 65_536, 1, 2), Case(32, 65_536, 4, 1)),
+)
 
 
 def trials(method: FiniteVolume, system: AdvectedField, workers: int) -> tuple[Trial, ...]:
     """Rounds of one part and of one for each worker."""
     parts = min(workers, MOST_PARTS)
-    wanted = [(WAITING, 1), (WAITING, parts), (MOVING, parts), (COMPUTING, parts)]
+    slab_bytes = method.rows / method.parts * method.columns * method.cell_bytes
+    moving, computing = next((moving, computing) for limit, moving, computing in BY_SIZE if slab_bytes <= limit)
+    wanted = [(WAITING, 1), (WAITING, parts), (moving, parts), (computing, parts)]
     return tuple(_trial(method, system, case, number, workers) for case, number in dict.fromkeys(wanted))
 
 
