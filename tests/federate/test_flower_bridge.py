@@ -20,18 +20,8 @@ def said(tmp_path_factory):
     python = interpreter()
     if python is None:
         pytest.skip(REMEDY)
-    command = [
-        python,
-        "-m",
-        "pytest",
-        "-q",
-        "-rA",
-        "-W",
-        THEIRS,
-        "--basetemp",
-        str(tmp_path_factory.mktemp("bridge") / "x"),
-        PAGE,
-    ]
+    place = str(tmp_path_factory.mktemp("bridge") / "tests")
+    command = [python, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-W", THEIRS, "--basetemp", place, PAGE]
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, check=False).stdout
 
