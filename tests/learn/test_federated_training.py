@@ -22,9 +22,9 @@ from manybody.core.certificate import Finding, Verdict
 from manybody.core.errors import InputError, StoreError, TaskError
 from manybody.core.study import Study
 from manybody.core.task import Output, Task
-from manybody.federate.held import SECRET_BYTES, held, noise_secret
 from manybody.federate.message import TENSOR, part, received
 from manybody.federate.stages import aggregate, fit
+from manybody.store.held import SECRET_BYTES, held, names, noise_secret
 from manybody.study.certify import findings
 from manybody.study.dump import dump_study
 from manybody.study.expand import expand
@@ -303,7 +303,9 @@ def test_held_data_train_as_others_do_and_stay_where_they_are(
     institutions = [{"name": "bonn", "held": "bonn-2026"}, *made.system.document()["institutions"][1:]]
     study = federation({"institutions": institutions}, checks=["exact"])
     own = expand(study)
-    assert all("data" not in task.inputs for task in own.tasks if task.stage == "fit" and task.parameters["party"]["held"])
+    fits = [task for task in own.tasks if task.stage == "fit" and task.parameters["party"]["held"]]
+    assert all("data" not in task.inputs and task.needs.data == ("bonn-2026",) for task in fits)
+    assert names() == {"bonn-2026"}
     outputs = compute(own.tasks)
     ours = outputs[next(task for task in own.tasks if task.stage == "fit").digest]
     np.testing.assert_array_equal(ours.arrays["tensor.coefficients"], results[tasks[0].digest].arrays["tensor.coefficients"])
@@ -319,6 +321,7 @@ def test_a_node_without_the_data_says_that_another_may_have_them(folder: Path) -
     folder.mkdir()
     (folder / "elsewhere.npz").write_bytes(b"")
     (folder / "bonn.npz").symlink_to(folder / "elsewhere.npz")
+    assert names() == {"elsewhere"}
     with pytest.raises(StoreError, match="got neither"):
         held("bonn")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -9,14 +11,14 @@ from manybody.core.task import Needs, Task
 from manybody.network.cluster_placement import demand
 from manybody.network.federation.backend import refusal
 from manybody.network.federation.protocol import Installed, Order, Report, Work, write
-from manybody.network.federation.room import Room
+from manybody.network.federation.room import Room, machine_of
 from manybody.network.machine import Machine
 
 GIB = 2**30
 MACHINE = Machine(8, 2, 64 * GIB)
 
 
-def task(**needs: int) -> Task:
+def task(**needs: Any) -> Task:
     return Task(method="toy", stage="add", version="1", system={}, parameters={}, needs=Needs(**needs))
 
 
@@ -30,6 +32,17 @@ def test_needs_are_no_part_of_the_identity() -> None:
     assert task(gpus=1).replicated(1).needs.gpus == 1
     with pytest.raises(ValidationError):
         Needs(cores=0)
+
+
+def test_held_data_are_needed_by_name() -> None:
+    holder = Machine(8, 0, GIB, frozenset({"bonn", "graz"}))
+    assert holder.less(Needs()).lacks(Needs(data=("bonn",))) == ""
+    assert holder.lacks(Needs(data=("bonn", "delft"))) == "the held data delft"
+    told = report(0).model_copy(update={"data": ("bonn",)})
+    assert Room(machine_of(told), list).admits(task(data=("bonn",)))
+    assert not Room(machine_of(told), list).admits(task(data=("delft",)))
+    assert "the held data delft" in refusal(task(data=("delft",)), [told])
+    assert "data" not in write(told, 1)
 
 
 def test_what_is_lacking_is_named_with_what_there_is() -> None:

@@ -15,11 +15,15 @@ from manybody.core.spec import Frozen, Spec
 
 
 class Needs(Frozen):
-    """What a node must have for a task: `cores` to lend it at once, `gpus`, and `memory_bytes` for it alone."""
+    """What a node must have for a task: `cores` to lend it at once, `gpus`, and `memory_bytes` for it alone.
+
+    `data` names those that the node itself holds and that no task's result contains (`store.held`).
+    """
 
     cores: int = Field(1, ge=1)
     gpus: int = Field(0, ge=0)
     memory_bytes: int = Field(0, ge=0)
+    data: tuple[str, ...] = ()
 
 
 class Task(Spec):

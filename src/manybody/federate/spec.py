@@ -13,7 +13,7 @@ from manybody.core.learning import LearningProblem, Party, Training
 from manybody.core.protocols import Conserved, MethodSpec, SystemSpec
 from manybody.core.spec import Spec, refuse
 from manybody.core.study import Realisation, member
-from manybody.core.task import Task
+from manybody.core.task import Needs, Task
 from manybody.federate.rule import AggregationRule
 
 Rule = Annotated[SerializeAsAny[AggregationRule], member("rules")]
@@ -158,7 +158,7 @@ class FederatedLearning(MethodSpec):
 
     def _task(
         self, stage: str, problem: LearningProblem, parameters: dict[str, Any], seed: int, repeat: int, cost: float,
-        inputs: dict[str, str],
+        inputs: dict[str, str], held: str = "",
     ) -> Task:  # fmt: skip
         return Task(
             method=self.name,
@@ -170,6 +170,7 @@ class FederatedLearning(MethodSpec):
             seed=seed,
             repeat=repeat,
             cost=cost,
+            needs=Needs(data=(held,) if held else ()),
         )
 
 
@@ -197,7 +198,7 @@ class _Planner:
             if not party.held:
                 inputs["data"] = self.prepared[party.name].digest
             cost = self.method.local_steps * self.problem.samples * STEP_SECONDS
-            updates[f"update-{party.name}"] = self._add("fit", document, inputs, cost).digest
+            updates[f"update-{party.name}"] = self._add("fit", document, inputs, cost, party.held).digest
         aggregation = Aggregation(round=number, rule=self.method.rule).document()
         self.models.append(self._add("aggregate", aggregation, {"model": before.digest} | updates))
 
@@ -211,8 +212,8 @@ class _Planner:
     def _prepare(self, source: Task) -> Task:
         return self._add("prepare", {}, {"raw": source.digest}, 10 * self.problem.samples * STEP_SECONDS)
 
-    def _add(self, stage: str, parameters: dict[str, Any], inputs: dict[str, str], cost: float = 0.0) -> Task:
-        made = self.method._task(stage, self.problem, parameters, self.seed, self.repeat, TASK_SECONDS + cost, inputs)
+    def _add(self, stage: str, parameters: dict[str, Any], inputs: dict[str, str], cost: float = 0.0, held: str = "") -> Task:
+        made = self.method._task(stage, self.problem, parameters, self.seed, self.repeat, TASK_SECONDS + cost, inputs, held)
         self.tasks.append(made)
         return made
 

@@ -14,12 +14,12 @@ from manybody.core.errors import InputError, TaskError
 from manybody.core.learning import Learner, LearningProblem, Trained
 from manybody.core.protocols import Context
 from manybody.core.task import Output, Progress, Task
-from manybody.federate.held import held, noise_secret
 from manybody.federate.message import AGREED, TENSOR, contribution, part, sent, state_of, state_output
 from manybody.federate.privacy import noised, privatised, secret_key
 from manybody.federate.rule import ServerState
 from manybody.federate.spec import Aggregation, Fit
 from manybody.federate.tensors import NamedTensors, Round, named
+from manybody.store.held import held, noise_secret
 
 
 def prepare(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:

@@ -9,22 +9,27 @@ from pathlib import Path
 import psutil
 
 from manybody.core.task import Needs
+from manybody.store.held import names
 
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Cores that tasks may use, GPUs, and bytes of memory: of a whole machine, or those of it that are free."""
+    """Cores that tasks may use, GPUs, and bytes of memory: of a whole machine, or those of it that are free.
+
+    `data` are the names of those that it holds (`store.held`).
+    """
 
     cores: int
     gpus: int
     memory_bytes: int
+    data: frozenset[str] = frozenset()
 
     @classmethod
     def here(cls, cores: int) -> Machine:
         """This machine, of which `cores` are used."""
-        return cls(cores, len(devices()), psutil.virtual_memory().total)
+        return cls(cores, len(devices()), psutil.virtual_memory().total, names())
 
     def lacks(self, needs: Needs) -> str:
         """What is needed that there is not, and what there is; empty where there is enough."""
@@ -33,11 +38,12 @@ class Machine:
             ("GPUs", needs.gpus, self.gpus, 1),
             ("GiB of memory", needs.memory_bytes, self.memory_bytes, GIB),
         ]
-        return ", ".join(f"{want / unit:g} {name}, has {have / unit:g}" for name, want, have, unit in short if want > have)
+        told = [f"{want / unit:g} {name}, has {have / unit:g}" for name, want, have, unit in short if want > have]
+        return ", ".join([*told, *(f"the held data {name}" for name in needs.data if name not in self.data)])
 
     def less(self, needs: Needs) -> Machine:
         """What is left beside a task."""
-        return Machine(self.cores - needs.cores, self.gpus - needs.gpus, self.memory_bytes - needs.memory_bytes)
+        return Machine(self.cores - needs.cores, self.gpus - needs.gpus, self.memory_bytes - needs.memory_bytes, self.data)
 
     def beside(self, tasks: Iterable[Needs]) -> Machine:
         """What is left of GPUs and memory beside tasks; cores are not counted, because they can be shared for a while."""

@@ -12,6 +12,7 @@ from manybody.core.task import Task
 from manybody.network.federation.protocol import Installed, Report
 from manybody.network.local import Embedded
 from manybody.network.machine import devices
+from manybody.store.held import names
 from manybody.store.provenance import provenance, usable_cores
 
 
@@ -35,6 +36,7 @@ def report(workers: int | None = None, threads: int = 1, speed: dict[str, float]
         methods=installed_methods(),
         speed=speed or {},
         provenance=provenance(),
+        data=tuple(sorted(names())),
     )
 
 

@@ -99,7 +99,10 @@ class Installed(Frozen):
 
 
 class Report(Frozen):
-    """To `/v1/node`: what a node has and can do. `speed` is in core-seconds of predicted cost done a second and core."""
+    """To `/v1/node`: what a node has and can do. `speed` is in core-seconds of predicted cost done a second and core.
+
+    From version 2, `data` are the names of those that it holds and never sends.
+    """
 
     workers: int = Field(ge=1, le=100_000)
     threads: int = Field(ge=1, le=100_000)
@@ -108,6 +111,7 @@ class Report(Frozen):
     methods: Annotated[dict[Annotated[str, StringConstraints(max_length=128)], Installed], Field(max_length=1024)]
     speed: dict[Annotated[str, StringConstraints(max_length=128)], Seconds] = {}
     provenance: dict[str, str | int] = {}
+    data: Annotated[tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=4096)] = ()
 
 
 class AskWork(Frozen):
@@ -254,6 +258,7 @@ def checkpoint_claim(attempt: str, task: str, checkpoint: str, node: str, versio
 
 
 _NEW_IN_2: dict[type[BaseModel], Any] = {
+    Report: {"data"},
     Welcome: {"checkpoint_s", "checkpoint_limit"},
     AskWork: {"load"},
     Heartbeat: {"load"},

@@ -12,7 +12,7 @@ from manybody.network.machine import Machine
 
 def machine_of(report: Report) -> Machine:
     """What a node has for its tasks."""
-    return Machine(report.workers * report.threads, len(report.devices), report.memory_bytes)
+    return Machine(report.workers * report.threads, len(report.devices), report.memory_bytes, frozenset(report.data))
 
 
 @dataclass

@@ -44,6 +44,13 @@ def held(name: str) -> Path:
     return found[0]
 
 
+def names() -> frozenset[str]:
+    """The names of all data that this node holds."""
+    place = folder()
+    files = [file for file in place.iterdir() if file.is_file() and not file.is_symlink()] if place.is_dir() else []
+    return frozenset(file.stem for file in files if file.suffix in KINDS and _NAME.fullmatch(file.stem))
+
+
 def noise_secret() -> bytes:
     """The secret of this node, 32 bytes; made, readable by its owner alone, where there is none yet."""
     place = folder() / SECRET
