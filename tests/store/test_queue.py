@@ -41,6 +41,24 @@ def submit(ledger: Ledger, attempt: str) -> None:
         queue.submit(connection, queue.Queued(attempt, TASK, {}, frozenset(), 600.0))
 
 
+def end_elsewhere(ledger: Ledger, attempt: str) -> None:
+    """Let an attempt have finished for a process that is gone."""
+    gone = Owner(Owner.this().machine, Owner.this().pid, Owner.this().started - 1).label  # this number, in another life
+    with ledger.database.writing() as connection:
+        ended = {"state": "finished", "result": "ab" * 32, "owner": gone}
+        connection.execute(update(rows).where(rows.c.attempt == attempt).values(ended))
+
+
+def test_what_was_never_claimed_is_not_taken_over(ledger: Ledger) -> None:
+    """A trial that went past the ledger has left nothing to rely on: its result may have been removed since."""
+    submit(ledger, "trial")
+    end_elsewhere(ledger, "trial")
+    submit(ledger, "later")
+    with ledger.database.reading() as connection:
+        assert queue.standings(connection, ["later"]) == []
+        assert queue.orphans(connection) == set()
+
+
 @pytest.mark.parametrize("recorded", [True, False])
 def test_the_result_of_a_second_try_is_taken_over_only_where_it_was_not_recorded(ledger: Ledger, recorded: bool) -> None:
     """Its process is killed: what it had recorded under the attempt's own name is not computed, or counted, once more."""
@@ -49,11 +67,9 @@ def test_the_result_of_a_second_try_is_taken_over_only_where_it_was_not_recorded
     attempt = ledger.claim(run, TASK.digest).attempt
     submit(ledger, attempt)
     submit(ledger, attempt + TWIN)
-    gone = Owner(Owner.this().machine, Owner.this().pid, Owner.this().started - 1).label  # this number, in another life
     with ledger.database.writing() as connection:
         queue.cancel(connection, attempt)
-        ended = {"state": "finished", "result": "ab" * 32, "owner": gone}
-        connection.execute(update(rows).where(rows.c.attempt == attempt + TWIN).values(ended))
+    end_elsewhere(ledger, attempt + TWIN)
     if recorded:
         assert ledger.finish(attempt, "ab" * 32, 1, 1.0, "node/w", {})
         ledger.withdraw(TASK.digest, "computed afresh on request")

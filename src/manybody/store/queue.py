@@ -11,9 +11,10 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, Self
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, bindparam, case, func, or_, select, tuple_, update
 
 from manybody.core.digest import canonical_json
 from manybody.core.task import Needs, Task
@@ -28,7 +29,11 @@ _STANDING = (
     "checkpoint", "checkpoint_nbytes", "checkpoint_fraction",
 )  # fmt: skip
 TWIN = "-twin"  # an attempt that is named like another but for this is a second try of it: the first to finish counts
-_PAGE = 64  # rows looked at a time for one that a node may run
+_PAGE, _SPARE = 64, 4  # rows looked at a time, and beyond those that are wanted, for some that a node may not run
+_MINE = (queue.c.attempt == bindparam("held")) & (queue.c.member == bindparam("holder")) & (queue.c.state == "leased")
+_LEASED = select(queue).where(_MINE)
+_END = update(queue).where(_MINE)
+_END_OF_TASK = _END.where(queue.c.task == bindparam("of_task"))
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ def submit(connection: Connection, wanted: Queued, refused: str = "", orphaned: 
         "deadline_s": wanted.deadline_s,
         "resumes": wanted.resumes,
     }
-    connection.execute(queue.insert().values(row))
+    connection.execute(queue.insert(), row)
 
 
 def orphans(connection: Connection) -> set[str]:
@@ -156,23 +161,33 @@ def _orphan(connection: Connection, wanted: Queued) -> str | None:
 
 
 def _unrecorded() -> ColumnElement[bool]:
-    """Attempts that are running or finished and have not reached the ledger, neither themselves nor by one that follows."""
+    """Attempts that are running or finished and have not reached the ledger, neither themselves nor by one that follows.
+
+    Those that were never claimed there are not among them: nobody was to record them, and what they gave may be gone.
+    """
     itself = claims.c.id.in_((queue.c.attempt, queue.c.source))  # `source` of one that does not follow: whose twin it is
     recorded = select(claims.c.id).where(itself & (claims.c.state == "finished"))
     follower = queue.alias("follower")
     followed = select(follower.c.attempt).join(claims, claims.c.id == follower.c.attempt)
     followed = followed.where((follower.c.source == queue.c.attempt) & (claims.c.state == "finished"))
-    return queue.c.state.in_(("finished", "leased")) & ~recorded.exists() & ~followed.exists()
+    claimed = select(claims.c.id).where(itself).exists()
+    return queue.c.state.in_(("finished", "leased")) & claimed & ~recorded.exists() & ~followed.exists()
 
 
 def standings(connection: Connection, asked: Iterable[str]) -> list[Standing]:
     """Where attempts stand that are not merely waiting; one that follows another stands where that one does."""
+    found = connection.execute(_standings(), {"asked": list(asked)})
+    return [Standing(*row) for row in found]  # columns in the order of its fields
+
+
+@cache
+def _standings() -> Select[Any]:
+    """The query of `standings`, made once: making it costs more than asking it."""
     source = queue.alias("source")
     follows = queue.c.state == "follows"
     columns = [case((follows, source.c[name]), else_=queue.c[name]).label(name) for name in _STANDING]
     query = select(queue.c.attempt, queue.c.task, *columns).outerjoin(source, source.c.attempt == queue.c.source)
-    begun = query.where(queue.c.attempt.in_(list(asked)) & (queue.c.state != "waiting"))
-    return [Standing(*row) for row in connection.execute(begun)]  # columns in the order of its fields
+    return query.where(queue.c.attempt.in_(bindparam("asked", expanding=True)) & (queue.c.state != "waiting"))
 
 
 def cancel(connection: Connection, attempt: str, reason: str = "cancelled by its run") -> None:
@@ -210,11 +225,10 @@ def lease(
     )
     rivals: set[str] | None = None
     taken: list[Queued] = []
-    page = 0
-    fits = (queue.c.state == "waiting") & tuple_(queue.c.method, queue.c.version).in_(list(methods))
-    query = select(queue).where(fits).order_by(queue.c.submitted, queue.c.attempt).with_for_update(skip_locked=True)
+    first, size = 0, min(free + _SPARE, _PAGE)
     while len(taken) < free:
-        rows = connection.execute(query.limit(_PAGE).offset(page * _PAGE)).mappings().all()
+        asked = {"methods": list(methods), "first": first, "size": size}
+        rows = connection.execute(_waiting(), asked).mappings().all()
         for row in rows:
             found = Queued.read(row)
             if name in found.avoid:
@@ -229,14 +243,22 @@ def lease(
             taken.append(found)
             if len(taken) == free:
                 break
-        if len(rows) < _PAGE:
+        if len(rows) < size:
             break
-        page += 1
+        first += size
     if taken:
         leased = {"state": "leased", "member": member, "leased": now, "expires": now + lease_s}
         chosen = [found.attempt for found in taken]
         connection.execute(update(queue).where(queue.c.attempt.in_(chosen)).values(leased))
     return taken
+
+
+@cache
+def _waiting() -> Select[Any]:
+    """A page of what waits, oldest first; made once, as `_standings`."""
+    installed = tuple_(queue.c.method, queue.c.version).in_(bindparam("methods", expanding=True))
+    query = select(queue).where((queue.c.state == "waiting") & installed).order_by(queue.c.submitted, queue.c.attempt)
+    return query.with_for_update(skip_locked=True).limit(bindparam("size")).offset(bindparam("first"))
 
 
 def prolong(connection: Connection, member: int, told: Mapping[str, tuple[str, str]], lease_s: float) -> set[str]:
@@ -266,20 +288,17 @@ def held(connection: Connection, member: int) -> list[Needs]:
 
 def holds(connection: Connection, member: int, attempt: str) -> Queued | None:
     """The attempt, if this member holds its lease."""
-    mine = (queue.c.attempt == attempt) & (queue.c.member == member) & (queue.c.state == "leased")
-    row = connection.execute(select(queue).where(mine)).mappings().one_or_none()
+    row = connection.execute(_LEASED, {"held": attempt, "holder": member}).mappings().one_or_none()
     return Queued.read(row) if row is not None else None
 
 
 def end(connection: Connection, member: int, how: Ended, task: str | None = None) -> bool:
     """End an attempt (at `task`) whose lease the member holds. False where not: too late, a replay, never its own."""
     now = time.time()
-    mine = (queue.c.attempt == how.attempt) & (queue.c.member == member) & (queue.c.state == "leased")
-    if task is not None:
-        mine &= queue.c.task == task
     changes = {name: getattr(how, name) for name in Ended.__dataclass_fields__ if name not in ("attempt", "progress")}
     changes |= {"ended": now} | ({"progress": how.progress} if how.progress else {})
-    return connection.execute(update(queue).where(mine).values(changes)).rowcount == 1
+    changes |= {"held": how.attempt, "holder": member} | ({} if task is None else {"of_task": task})
+    return connection.execute(_END if task is None else _END_OF_TASK, changes).rowcount == 1
 
 
 def give_back(connection: Connection, member: int, reason: str) -> int:
