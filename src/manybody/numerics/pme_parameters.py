@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -97,11 +98,9 @@ SPACINGS: tuple[float, ...] = tuple(np.geomspace(0.08, 2.4, 70).tolist())  # alp
 
 
 def widest_spacing(charges: Array, volume: float, alpha: float, order: int, error: float) -> float:
-    """The widest mesh spacing, to 5 %, whose estimated error stays below `error`."""
-    for scaled in reversed(SPACINGS):
-        if mesh_error(charges, volume, alpha, scaled / alpha, order) <= error:
-            return scaled / alpha
-    return SPACINGS[0] / alpha
+    """The widest mesh spacing, to 5 %, whose estimated error stays below `error`; the error grows with the spacing."""
+    fitting = bisect_right(SPACINGS, error, key=lambda scaled: mesh_error(charges, volume, alpha, scaled / alpha, order))
+    return SPACINGS[max(fitting - 1, 0)] / alpha
 
 
 def cost(atoms: int, density: float, parameters: PMEParameters) -> float:
