@@ -88,6 +88,11 @@ class Conductor:
         self._excerpts = Excerpts(self._load.tasks.values(), self.objects)
 
     @property
+    def results(self) -> dict[str, str]:
+        """The digest of the result of each task that has one."""
+        return self.standing.results
+
+    @property
     def expected_s(self) -> float:
         """Expected wall time of what is left: shared by all workers, but no shorter than the longest chain."""
         left = [digest for digest in self._load.tasks if digest not in self.standing.results]
