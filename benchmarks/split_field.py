@@ -28,6 +28,7 @@ from manybody.network.local import Embedded
 from manybody.numerics.rounds import Costs, predict
 from manybody.store.home import Home
 from manybody.study.conduct import Conductor
+from manybody.study.excerpts import Excerpts
 from manybody.study.tune import measure
 
 NAME = "split-field"
@@ -116,6 +117,7 @@ class Lab:
         for other in sorted({1, problem.most_steps(WORKERS)} - {k}):
             measured[other] = self.rounds(case, other)
         tell(f"halo {case.halo}, grid {case.rows} x {case.columns}: {self.figures()}; chosen k = {k}")
+        tell("  a round is lent {:.3g} MB, of results of {:.3g} MB".format(*self.lent(case, k)))
         for each in sorted(measured):
             predicted = predict(problem, self.costs, WORKERS, each).steps_per_s
             tell(f"  k = {each:2d}: predicted {predicted:8.1f} steps/s, measured {measured[each]:8.1f}")
@@ -124,6 +126,18 @@ class Lab:
         yield result(f"{NAME} rounds of {k}, halo {case.halo}", rounds, gloo, torch, triads)
         version = f"the gang over mpi4py {importlib.metadata.version('mpi4py')}" if mpi else None
         yield result(f"{NAME} gang, halo {case.halo}", gloo, over_mpi, version, triads)
+
+    def lent(self, case: Case, k: int) -> tuple[float, float]:
+        """What the task of a round is lent, and the results that this is taken from, MB."""
+        tasks, _ = method(case, 2 * case.steps, k).plan(SYSTEM, 0, 0)
+        start = tuple(task for task in tasks if task.stage == "start")
+        results = dict(zip((task.digest for task in start), self._conduct(case, start), strict=True))
+        task = next(task for task in tasks if task.stage == "advance")
+        excerpts, objects = Excerpts(tasks, self.home.objects), self.home.objects
+        lent, whole = excerpts.inputs(task, results).values(), [results[need] for need in task.inputs.values()]
+        sizes = [sum(objects.path(digest).stat().st_size for digest in digests) / 1e6 for digests in (lent, whole)]
+        excerpts.discard_all()
+        return sizes[0], sizes[1]
 
     def rounds(self, case: Case, k: int) -> float:
         """Steps a second by rounds of k, without the slabs at the start."""

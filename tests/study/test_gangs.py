@@ -96,6 +96,12 @@ def test_a_gang_takes_a_core_for_each_member(tmp_path: Path) -> None:
     assert len(told) == 8
 
 
+@pytest.mark.fault(
+    "kill -9 of a worker",
+    on="embedded",
+    happens="a member of a gang: the others are ended, and the task is tried again",
+    kept="the samples of earlier tasks of the gang; the same bits",
+)
 def test_a_gang_that_loses_a_member_is_tried_again(tmp_path: Path) -> None:
     """kill -9 of a member: the attempt is lost, the next one is right, and nobody stays behind."""
     killed: list[psutil.Process] = []
