@@ -206,8 +206,7 @@ class Cluster:
             coordinator=self._line.coordinator, attempt=attempt.name, task=attempt.task, inputs=attempt.inputs, avoid=avoid,
             threads=int(attempt.demand.amounts["cores"]), checkpoint=checkpoint, checkpoint_s=self._checkpoint_s,
         )  # fmt: skip
-        resources = node.resources(attempt.demand)
-        self._line.send(Parcel(order, node.address, data, resources, self._rank(attempt.task)))
+        self._line.send(Parcel(order, node.address, data, node.resources(attempt.demand), self._rank(attempt.task)))
         attempt.node, attempt.heard = node, time.monotonic()
         node.taken[attempt.name] = attempt.demand
         node.holds |= lacking
@@ -348,11 +347,8 @@ class Cluster:
 
     def _connect(self) -> Line:
         """Connect and vet all workers; versions that differ are refused before any work is sent."""
-        coordinator = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        limits = self.limits
-        line = Line(
-            self.address, self.security, self._objects, coordinator, limits.patience_s, limits.silence_s, self._expected
-        )  # fmt: skip
+        coordinator, limits = f"{os.getpid()}-{uuid.uuid4().hex[:8]}", self.limits
+        line = Line(self.address, self.security, self._objects, coordinator, limits.patience_s, limits.silence_s, self._expected)
         joined = line.open()
         faults = [fault for told in joined for fault in self._faults(told)]
         if faults:

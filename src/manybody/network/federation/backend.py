@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from types import TracebackType
 from typing import Self
@@ -182,8 +182,9 @@ class Federation:
         if standing.progress and standing.progress != before.progress:
             yield Event("progress", attempt, task, worker, progress=Progress(**json.loads(standing.progress)))
         if standing.checkpoint and standing.checkpoint != before.checkpoint:
+            shown = Progress(**json.loads(standing.progress)) if standing.progress else Progress(0.0)
             yield Event(
-                "checkpoint", attempt, task, worker, Progress(standing.checkpoint_fraction),
+                "checkpoint", attempt, task, worker, replace(shown, fraction=standing.checkpoint_fraction),
                 result=standing.checkpoint, nbytes=standing.checkpoint_nbytes,
             )  # fmt: skip
         self._told[attempt] = Told(worker or before.worker, standing.progress, standing.checkpoint)
