@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
+from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
 from flwr.server.strategy import FedAvg as LegacyFedAvg
 from flwr.server.workflow import SecAggPlusWorkflow
 from flwr.serverapp import strategy
@@ -335,6 +336,16 @@ def test_flowers_secure_aggregation_gives_the_mean(lost, backend, objects):
     kept = [each for number, each in enumerate(data, start=1) if number not in lost]
     wanted, samples = mean_of_steps(kept, np.zeros(4))
     np.testing.assert_allclose(after["w"], wanted, rtol=0, atol=quantised(len(kept), samples))
+
+
+def test_flowers_masks_come_from_32_bits():
+    """What docs/flower.md says of them: seeds of 256 bits give one mask if their words are equal by exclusive or."""
+    seed = np.random.default_rng(1).bytes(32)
+    other = seed[4:] + seed[:4]
+    assert seed != other
+    one, same = (pseudo_rand_gen(each, 2**32, [(50,)])[0] for each in (seed, other))
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, pseudo_rand_gen(seed[::-1], 2**32, [(50,)])[0])
 
 
 def asked_by_hand(backend, objects, session, stage, **configs):

@@ -208,6 +208,7 @@ def test_keys_that_are_not_as_announced_are_refused():
         ({"threshold": 6}, "no more than all"),
         ({"parties": ("anna", "anna", "bert")}, "each once"),
         ({"session": "again"}, "pattern"),
+        ({"parties": ("anna", "bert", "cleo\x1fdora")}, "pattern"),  # it would make two keys' purposes alike
     ],
 )
 def test_unsafe_terms_are_refused(changes, match):

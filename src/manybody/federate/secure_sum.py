@@ -20,7 +20,7 @@ import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -29,13 +29,14 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from manybody.core.errors import TaskError
 from manybody.core.spec import Spec, refuse
 from manybody.federate.shamir import SHARE_BYTES, Share, combine, split
 
 Vector = np.ndarray[Any, np.dtype[np.uint64]]
+PartyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 FEWEST = 3  # of two parties each would know the other's vector from the sum
 
 
@@ -43,7 +44,7 @@ class Terms(Spec):
     """What all parties of a session have agreed on."""
 
     session: str = Field(pattern=r"^[0-9a-f]{32}$", description="number of the session, never used again")
-    parties: tuple[str, ...] = Field(min_length=FEWEST, max_length=10_000, description="who takes part, by name")
+    parties: tuple[PartyName, ...] = Field(min_length=FEWEST, max_length=10_000, description="who takes part")
     threshold: int = Field(description="so many parties must stay to the end; fewer learn nothing together")
     fraction_bits: int = Field(32, ge=0, le=40, description="numbers are rounded to multiples of 2^-fraction_bits")
 
