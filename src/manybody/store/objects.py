@@ -64,25 +64,27 @@ class ObjectStore:
         """Whether a result with this digest was found corrupt."""
         return any(self.quarantine.glob(f"{digest}.*"))
 
-    def put(self, output: Output) -> StoredObject:
-        """Store an output durably.
+    def put(self, output: Output, lasting: bool = True) -> StoredObject:
+        """Store an output durably; one that can be made again at any time need not be `lasting`, which is quicker.
 
         Raises `TaskError` where the output holds what cannot be kept, `StoreError` where the disk is full. A result
         that is already there is written anew, which also heals one that has rotted unnoticed.
         """
         data = encode(output)
         digest = digest_bytes(data)
-        self.store(digest, data)
+        self.store(digest, data, lasting=lasting)
         return StoredObject(digest, len(data))
 
-    def store(self, digest: str, data: bytes, check: Callable[[Path], None] = lambda path: None) -> None:
-        """Store bytes that have this digest, durably, unless `check` raises at the file that they are in."""
+    def store(self, digest: str, data: bytes, check: Callable[[Path], None] = lambda path: None, lasting: bool = True) -> None:
+        """Store bytes that have this digest, durably if `lasting`, unless `check` raises at the file that they are in."""
         target = self.path(digest)
+        lasting = lasting and self._lasts
         with _explained(self.root, len(data)):
             if not target.parent.is_dir():
                 target.parent.mkdir(exist_ok=True)
-                self._sync_folder(self.root)
-            self._write(data, target, check)
+                if self._lasts:  # what is put there next may be lasting
+                    _sync_folder(self.root)
+            self._write(data, target, check, lasting)
 
     def remove(self, digest: str) -> None:
         """Remove what the ledger no longer needs; fine where it is gone already."""
@@ -106,7 +108,7 @@ class ObjectStore:
             self._set_aside(digest, f"expected {digest}; the {len(data)} bytes found have {found}")
         return decode(data)
 
-    def _write(self, data: bytes, target: Path, check: Callable[[Path], None]) -> None:
+    def _write(self, data: bytes, target: Path, check: Callable[[Path], None], lasting: bool) -> None:
         temporary = self.incoming / f"{Owner.this().label}.{secrets.token_hex(8)}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)  # a result is never changed
         try:
@@ -114,23 +116,14 @@ class ObjectStore:
                 file.write(data)
                 file.flush()
                 check(temporary)
-                if self._lasts:
+                if lasting:
                     os.fsync(file.fileno())
             temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        self._sync_folder(target.parent)
-
-    def _sync_folder(self, folder: Path) -> None:
-        """Make a rename inside `folder` last through a power cut."""
-        if not self._lasts:
-            return
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        if lasting:
+            _sync_folder(target.parent)
 
     def _set_aside(self, digest: str, reason: str) -> None:
         kept = self.quarantine / f"{digest}.{secrets.token_hex(4)}"
@@ -164,3 +157,12 @@ def _explained(root: Path, needed: int) -> Iterator[None]:
             raise StoreError(f"{message} Free some space, or set MANYBODY_HOME to a folder on a larger disk.") from error
         remedy = "Check that the folder exists and may be written, or set MANYBODY_HOME to another."
         raise StoreError(f"The store at {root} cannot be written: {error}. {remedy}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -82,7 +82,7 @@ class Excerpts:
             }
             worth = sum(array.nbytes for array in arrays.values()) <= CUT_WORTH * size
             marked = {**output.document, MARK: whole}  # so that no result ever has the same bytes, and would be removed
-            self._cut[whole, _name(rows)] = self._objects.put(Output(arrays, marked)).digest if worth else whole
+            self._cut[whole, _name(rows)] = self._objects.put(Output(arrays, marked), lasting=False).digest if worth else whole
 
 
 def _rows(task: Task, name: str) -> Rows | None:
