@@ -1,6 +1,7 @@
 """Rounds of secure aggregation over backends: parties are tasks, their secrets stay on their nodes."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,16 @@ def test_a_party_without_an_answer_is_left_out_and_said_to_be(how, backend, obje
     assert found.lost.keys() == {"bert"}
     assert found.lost["bert"].startswith("mask: ")
     assert_mean(found, [site for number, site in enumerate(data()) if number != 1])
+
+
+def test_a_stage_that_is_masked_answers_nobody_in_the_open(backend, objects):
+    private = [replace(party, work=party.work.model_copy(update={"stage": "private"})) for party in parties(objects)]
+    assert_mean(secure_mean(backend, objects, private, MODEL, threshold=3), data())
+    given = {"model": objects.put(Output(MODEL)).digest, **private[0].inputs}
+    backend.submit("in-the-open", private[0].work.task(given), given)
+    event = list(backend.events())[-1]
+    assert event.kind == "failed"
+    assert "expected a stage of" in event.reason
 
 
 def test_too_few_parties_give_no_sum(backend, objects):

@@ -66,7 +66,8 @@ class MethodSpec(NamedSpec, ABC):
 
     `stages` maps a stage to ``module:function``, imported only where a task runs; `gangs` likewise the stages that
     several processes run together (`GangStage`); a task of one says in its parameters how many `members` it takes, a core
-    each, and by which `channel` they are linked. `extent` is the field that a study's `scale` multiplies.
+    each, and by which `channel` they are linked. `masked` likewise the stages that run only inside secure aggregation:
+    no node gives away what they give. `extent` is the field that a study's `scale` multiplies.
     `trial` is a system and changes to the method, as documents, whose first task takes seconds: what nodes are
     measured with.
     """
@@ -75,6 +76,7 @@ class MethodSpec(NamedSpec, ABC):
     systems: ClassVar[tuple[str, ...]]
     stages: ClassVar[Mapping[str, str]]
     gangs: ClassVar[Mapping[str, str]] = {}
+    masked: ClassVar[Mapping[str, str]] = {}
     extent: ClassVar[str]
     convergence: ClassVar[Convergence | None] = None
     trial: ClassVar[tuple[Mapping[str, Any], Mapping[str, Any]] | None] = None

@@ -31,10 +31,11 @@ class Work(Spec):
         Raises `TaskError` where this node has no such method, version or stage.
         """
         method = cast("type[MethodSpec]", catalog.load("methods", self.method))
-        if method.version != self.version or self.stage not in method.stages:
+        stages = {**method.stages, **method.masked}
+        if method.version != self.version or self.stage not in stages:
             expected = f"expected {self.method} {self.version} with a stage `{self.stage}`"
-            raise TaskError(f"{expected}; this node has {method.version} with {', '.join(method.stages)}.")
-        module, _, name = method.stages[self.stage].partition(":")
+            raise TaskError(f"{expected}; this node has {method.version} with {', '.join(stages)}.")
+        module, _, name = stages[self.stage].partition(":")
         return cast("Stage", getattr(import_module(module), name))(self.task(within.inputs), inputs, context)
 
     def weight(self, given: Output) -> float:

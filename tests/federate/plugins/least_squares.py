@@ -30,6 +30,7 @@ class LeastSquares(MethodSpec):
         "replay": "least_squares:replay",
         "spoil": "least_squares:spoil",
     }
+    masked: ClassVar[Mapping[str, str]] = {"private": "least_squares:fit"}
 
     name: Literal["least-squares"] = "least-squares"
     steps: int = 1

@@ -83,7 +83,7 @@ class Training:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        stages = self._spec.stages
+        stages = {**self._spec.stages, **self._spec.masked}
         problems = [
             Problem("stages", f"a stage of {self.method} ({', '.join(stages)})", f"`{stage}` for `{kind}`", "See its `stages`.")
             for kind, stage in self.stages.items()
