@@ -126,6 +126,14 @@ def test_without_history_what_the_first_try_shows_is_believed() -> None:
     assert set(bench.backend.asked) == {"a"}
 
 
+def test_where_nothing_is_known_nothing_is_tried_twice() -> None:
+    """Neither what such tasks take nor how far it is: that it takes longer than predicted says nothing."""
+    bench = Bench(Scripted(), [])
+    bench.start()
+    bench.at(1000.0)
+    assert set(bench.backend.asked) == {"a"}
+
+
 def test_nothing_is_tried_twice_while_work_waits_for_room(bench: Bench) -> None:
     bench.start()
     bench.stragglers.submit("b", TASK, {})

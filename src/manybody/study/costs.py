@@ -64,6 +64,10 @@ class Costs:
         """How long a task is expected to take on a node; on a middling one by default."""
         return task.cost * self.pace.get(kind_of(task), 1.0) * self.slowness.get(node, 1.0)
 
+    def slower(self, node: str, other: str) -> float:
+        """How many times as long as on the other node a task takes on a node."""
+        return self.slowness.get(node, 1.0) / self.slowness.get(other, 1.0)
+
     def capacity(self, nodes: Iterable[NodeInfo]) -> float:
         """How many workers of middling speed the nodes are worth."""
         return math.fsum(node.workers / self.slowness.get(node.name, 1.0) for node in nodes)

@@ -7,6 +7,8 @@ cancelled, and its node's late answer refused by the backend.
 
 from __future__ import annotations
 
+import math
+import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -39,11 +41,17 @@ class Try:
         self.first = self.first or (fraction, now)
         self.last = (fraction, now)
 
+    @property
+    def rate(self) -> float:
+        """Fraction done a second; 0 while it has told too little."""
+        if self.first is None or self.last is None or self.last[1] <= self.begun:
+            return 0.0
+        return (self.last[0] - self.first[0]) / (self.last[1] - self.begun)
+
     def left_s(self, expected_s: float, now: float) -> float:
         """Seconds that it still needs: by its rate so far, else as expected; once overdue, as long as it is overdue."""
-        if self.first and self.last and self.last[0] > self.first[0]:
-            rate = (self.last[0] - self.first[0]) / (self.last[1] - self.begun)
-            left = (1 - self.last[0]) / rate - (now - self.last[1])
+        if self.rate and self.last:
+            left = (1 - self.last[0]) / self.rate - (now - self.last[1])
         else:
             left = expected_s - (now - self.begun)
         return abs(left)
@@ -115,7 +123,7 @@ class Stragglers:
         if attempt is None or event.attempt not in attempt.tries:
             return
         if event.kind == "started":
-            attempt.tries[event.attempt] = Try(node_of(event.worker), event.worker, self._clock())
+            attempt.tries[event.attempt] = Try(self._node_of(event.worker), event.worker, self._clock())
             if event.attempt != name:
                 return
         elif event.kind == "progress" and event.progress is not None:
@@ -139,9 +147,12 @@ class Stragglers:
             self.backend.cancel(other)
         del self._attempts[name]
         if event.kind == "finished":
-            self._timings.append(Timing(kind_of(attempt.task), attempt.task.cost, event.seconds, node_of(event.worker)))
+            self._timings.append(Timing(kind_of(attempt.task), attempt.task.cost, event.seconds, self._node_of(event.worker)))
             self._costs = None
         return True
+
+    def _node_of(self, worker: str) -> str:
+        return node_of(worker, platform.node())
 
     # --- second tries --------------------------------------------------------------------------------------------
 
@@ -197,13 +208,14 @@ class Stragglers:
         return running.left_s(self.costs.seconds(self._attempts[name].task, running.node), now)
 
     def _elsewhere_s(self, attempt: Attempt, running: Try, node: str) -> float:
-        """Seconds that a second try takes on a node: as learned, else as the first one shows that it takes there."""
-        costs = self.costs
-        if costs.knows(attempt.task) or not (running.first and running.last and running.last[0] > running.first[0]):
-            whole = costs.seconds(attempt.task, node)
+        """Seconds that a second try takes on a node: as learned, else as the first one shows; endless where nothing is known."""
+        task, rate = attempt.task, running.rate
+        if self.costs.knows(task):
+            whole = self.costs.seconds(task, node)
+        elif rate:
+            whole = self.costs.slower(node, running.node) / rate
         else:
-            rate = (running.last[0] - running.first[0]) / (running.last[1] - running.begun)
-            whole = costs.seconds(attempt.task, node) / costs.seconds(attempt.task, running.node) / rate
+            whole = math.inf
         return whole * (1 - attempt.kept)
 
 
