@@ -5,16 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manybody.numerics.neighbours import (
-    CLUSTER,
-    add_images,
-    extended_positions,
-    moved,
-    near_atoms,
-    near_clusters,
-    sort_in_space,
-    wrap,
-)
+from manybody.numerics.clusters import CLUSTER, add_images, extended_positions, sort_in_space, wrap
+from manybody.numerics.neighbours import moved, near_atoms, near_clusters
 
 
 def lists(x, box, wide, narrow, threads=1):

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manybody.core.errors import InputError, Problem
+from manybody.numerics.clusters import CLUSTER, counting_sort
 from manybody.numerics.jit import kernel
-from manybody.numerics.neighbours import CLUSTER, counting_sort, moved
+from manybody.numerics.neighbours import moved
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int32]

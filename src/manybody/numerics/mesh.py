@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from manybody.numerics.bsplines import LARGEST_ORDER, fill_weights, point_weights
+from manybody.numerics.clusters import counting_sort
 from manybody.numerics.jit import kernel
-from manybody.numerics.neighbours import counting_sort
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]

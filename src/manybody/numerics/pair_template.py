@@ -12,22 +12,10 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from manybody.numerics.clusters import BEYOND, CLUSTER, Clusters, add_images, extend, extended_positions, sort_in_space, wrap
 from manybody.numerics.integrators import drift, heat_bath, kick, kick_and_drift, kinetic_energy, runaway
 from manybody.numerics.jit import kernel, threaded_kernel
-from manybody.numerics.neighbours import (
-    BEYOND,
-    CLUSTER,
-    Clusters,
-    Near,
-    add_images,
-    extend,
-    extended_positions,
-    moved,
-    near_atoms,
-    near_clusters,
-    sort_in_space,
-    wrap,
-)
+from manybody.numerics.neighbours import Near, moved, near_atoms, near_clusters
 
 LANES = 8  # double-precision numbers in the widest SIMD register; what is left over would run one by one
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FUNCTIONS = ("exp", "log", "sqrt", "sin", "cos", "tanh", "erf", "erfc")  # known to SymPy, math and torch by the same name
 _TEMPLATE = Path(__file__).with_name("pair_template.py")
-_BUILT_IN = ("integrators.py", "jit.py", "neighbours.py", "pairs.py")  # what the generated code is made of besides
+_BUILT_IN = ("clusters.py", "integrators.py", "jit.py", "neighbours.py", "pairs.py")  # what the generated code is made of besides
 _MARKED = re.compile(r"# --- formula ---\n.*?# --- end of formula ---\n", re.DOTALL)
 _ALLOWED = (
     ast.Expression, ast.BinOp, ast.UnaryOp, ast.Call, ast.Name, ast.Load, ast.Constant,
