@@ -75,9 +75,13 @@ class PeerProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """A connection that is to be closed is closed soon, even if the other end goes on sending."""
+        """A connection that is to be closed is closed soon, even if the other end goes on sending.
+
+        So is one whose request was answered before its body had come: nobody waits for the rest.
+        """
         super().on_response_complete()
-        if not self.cycle.keep_alive:
+        unread = self.cycle.response_complete and self.cycle.more_body
+        if unread or not self.cycle.keep_alive:
             self.loop.call_later(GOODBYE_S, self.hang_up)
 
     def hang_up(self) -> None:

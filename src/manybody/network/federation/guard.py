@@ -84,7 +84,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        body = _Body(receive, self._limit(scope["path"]))
+        body = _Body(receive, self._limit(scope))
         try:
             await self._admit(scope)
             await self.app(scope, body.receive, send)
@@ -101,7 +101,7 @@ class Guard:
                 raise RefusedError(426, f"Expected a `{VERSION_HEADER}` header of {spoken}; got `{asked[:20]}`. Say hello first.")
             scope[VERSION] = int(asked)
         length = headers.get("content-length", "0")
-        limit = self._limit(scope["path"])
+        limit = self._limit(scope)
         if not length.isdecimal() or len(length) > 20 or int(length) > limit:
             raise RefusedError(413, f"Expected a body of at most {limit} bytes; got {length[:24]}.")
 
@@ -135,8 +135,9 @@ class Guard:
             told = f"Expected at most {rate:g} requests a second; more came. Ask again in {wait:.2f} s."
             raise RefusedError(429, told, **{"retry-after": str(max(1, round(wait)))})
 
-    def _limit(self, path: str) -> int:
-        return self.limits.object_bytes if path.startswith(OBJECTS) else MESSAGE_LIMIT
+    def _limit(self, scope: Scope) -> int:
+        is_result = scope["path"].startswith(OBJECTS) and scope["method"] == "PUT"
+        return self.limits.object_bytes if is_result else MESSAGE_LIMIT
 
 
 class _Body:
