@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -14,10 +15,16 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from manybody.core.digest import digest_bytes
-from manybody.network.federation.membership import Joined
+from manybody.network.federation.gateway import Gateway, Settings
+from manybody.network.federation.membership import Joined, join
+from manybody.network.federation.protocol import Accepted, AskWork, Installed, Report, Work
 from manybody.network.federation.serve import Office
+from manybody.network.federation.writer import Writer
+from manybody.store import queue
 from manybody.store.home import Home
 from manybody.testing.campaign import Campaign, iterations
 from manybody.testing.federation import Process, Town
@@ -26,12 +33,11 @@ from manybody.testing.methods import installed, task
 LEASE_S = 3.0
 AMOUNT = 300_000_000
 BOUND = 64_000_000  # of memory, for whatever comes: a few pieces of 1 MB, and what Python's allocator keeps
-PATHS = ("/v1/join", "/v1/hello", "/v1/node", "/v1/lease", "/v1/heartbeat", "/v1/finish", "/v1/fail", "/v1/leave")
 HEADS = {
-    "a length": b"POST %s HTTP/1.1\r\nHost: g\r\nmanybody-protocol: 1\r\nContent-Length: 300000000\r\n\r\n",
-    "chunks": b"POST %s HTTP/1.1\r\nHost: g\r\nmanybody-protocol: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-    "an endless header": b"POST %s HTTP/1.1\r\nHost: g\r\nX: ",
-    "an endless line": b"POST %s?",
+    "a length": b"%s HTTP/1.1\r\nHost: g\r\nmanybody-protocol: 1\r\nContent-Length: 300000000\r\n\r\n",
+    "chunks": b"%s HTTP/1.1\r\nHost: g\r\nmanybody-protocol: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "an endless header": b"%s HTTP/1.1\r\nHost: g\r\nX: ",
+    "an endless line": b"%s?",
     "no HTTP": b"\x00\xff%s",
 }
 FIELD = """
@@ -241,6 +247,15 @@ def pour(address: str, tls: ssl.SSLContext, head: bytes, chunked: bool) -> bytes
     return answer
 
 
+def endpoints(town: Town) -> list[bytes]:
+    """Every method and path that the gateway answers."""
+    with closing(town.home.ledger()) as ledger, closing(Writer(ledger.database)) as writer:
+        app = Gateway(ledger.database, town.home.objects, Office(town.home).authority(), Settings(), writer).app().app
+    assert isinstance(app, FastAPI)
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    return [f"{method} {route.path}".replace("{digest}", "0" * 64).encode() for route in routes for method in route.methods]
+
+
 @pytest.mark.fault(
     "300 MB of garbage to each endpoint",
     on="federation",
@@ -253,12 +268,43 @@ def test_floods_of_garbage_take_no_memory(town: Town, known: bool) -> None:
     joined = Joined.load(Home(one.home))
     tls = joined.tls() if known else ssl.create_default_context(cafile=str(joined.folder / "authority.pem"))
     before = memory(town.gateway.pid, "VmRSS")
+    paths = endpoints(town)
+    assert len(paths) >= 11
     for name, head in HEADS.items():
-        for path in PATHS if name in ("a length", "chunks") else PATHS[:1]:
-            answer = pour(town.address, tls, head.replace(b"%s", path.encode()), name == "chunks")
+        for path in paths if name in ("a length", "chunks") else paths[:1]:
+            answer = pour(town.address, tls, head.replace(b"%s", path), name == "chunks")
             assert not answer or re.match(rb"HTTP/1.1 4\d\d ", answer), (name, path, answer[:100])
-    put = f"PUT /v1/objects/{'0' * 64} HTTP/1.1\r\nHost: g\r\nmanybody-protocol: 1\r\nContent-Length: {AMOUNT}\r\n\r\n"
-    pour(town.address, tls, put.encode(), False)
     grown = memory(town.gateway.pid) - before
     assert grown < BOUND, f"{grown / 1e6:.0f} MB"
     Campaign(town, iterations(2)).verify()
+
+
+@pytest.mark.fault(
+    "300 MB of garbage to each endpoint",
+    on="federation",
+    happens="what a node sends as the result of an attempt that it holds goes to the disk, is found to be none, and is removed",
+    kept="memory (below 64 MB more) and disk",
+)
+def test_a_flood_of_garbage_as_a_result_leaves_nothing_behind(town: Town, tmp_path: Path) -> None:
+    hand = join(Home(tmp_path / "hand"), Office(town.home).invite(), "hand")
+    before = memory(town.gateway.pid, "VmRSS")
+    attempt, length = asyncio.run(lease_one(town, hand)), AMOUNT // len(CHUNK) * len(CHUNK)
+    told = {"Host": "g", "Manybody-Protocol": 1, "Manybody-Attempt": attempt, "Content-Length": length}
+    told |= {"Upload-Offset": 0, "Upload-Length": length}
+    head = "".join(f"{name}: {value}\r\n" for name, value in told.items())
+    answer = pour(town.address, hand.tls(), f"PUT /v1/objects/{'0' * 64} HTTP/1.1\r\n{head}\r\n".encode(), False)
+    assert b"expected a result of digest" in answer
+    assert memory(town.gateway.pid) - before < BOUND
+    assert list(town.home.objects.incoming.iterdir()) == []
+
+
+async def lease_one(town: Town, hand: Joined) -> str:
+    """Submit an attempt and lease it, as a node that a test plays."""
+    wanted = task("add", terms=[1.0])
+    with closing(town.home.ledger()) as ledger, ledger.database.writing() as connection:
+        queue.submit(connection, queue.Queued("held", wanted, {}, frozenset(), 600.0))
+    installed_here = {wanted.method: Installed(version=wanted.version, stages=("add",))}
+    async with hand.client() as client:
+        await client.ask("/v1/node", Report(workers=1, threads=1, memory_bytes=2**30, methods=installed_here), Accepted)
+        work = await client.ask("/v1/lease", AskWork(free=1, wait_s=10.0), Work)
+    return work.orders[0].attempt

@@ -54,7 +54,7 @@ from manybody.store.objects import ObjectStore
 from manybody.testing.federation import Town
 
 T = TypeVar("T")
-PATHS = ("/v1/join", "/v1/hello", "/v1/node", "/v1/lease", "/v1/heartbeat", "/v1/finish", "/v1/fail", "/v1/leave")
+PATHS = tuple(f"/v1/{name}" for name in ("join", "hello", "node", "lease", "heartbeat", "finish", "fail", "leave", "checkpoint"))
 OBJECT = f"/v1/objects/{'ab' * 32}"
 VERSION = {"manybody-protocol": "1"}
 REPORT = Report(workers=1, threads=1, memory_bytes=2**30, methods={"toy": Installed(version="1", stages=("add",))})
@@ -195,7 +195,7 @@ def test_nobody_without_a_certificate_gets_further_than_joining(town: Town, node
 )
 def test_a_client_is_refused_where_a_node_is_expected(town: Town, tmp_path: Path) -> None:
     client = admit(town, tmp_path, role="client")
-    for path in ("/v1/node", "/v1/lease", "/v1/heartbeat", "/v1/finish", "/v1/fail"):
+    for path in ("/v1/node", "/v1/lease", "/v1/heartbeat", "/v1/finish", "/v1/fail", "/v1/checkpoint"):
         assert client.post(path, b"{}")[0] == 403, path
     assert client.request("GET", OBJECT)[0] == 403
     assert client.talk(lambda talking: talking.ask("/v1/hello", Hello(versions=(1,)), Welcome)).role == "client"
