@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import platform
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -23,6 +24,7 @@ from manybody.study.costs import Costs, Timing, kind_of, known_timings, learn, n
 GAIN = 2.0  # a second try is worth it where it takes less than 1/GAIN of what the first still needs
 SETUP_S = 2.0  # and what it takes to get going
 LOOK_S = 1.0  # between looks for stragglers: each asks the backend for its nodes
+REMEMBERED = 4000  # timings, the newest: enough for medians, and little work once a second
 FINAL = ("finished", "failed", "lost")
 
 
@@ -77,7 +79,7 @@ class Stragglers:
     """
 
     def __init__(self, backend: Backend, timings: Iterable[Timing] = (), clock: Callable[[], float] = time.monotonic) -> None:
-        self.backend, self._timings, self._clock = backend, list(timings), clock
+        self.backend, self._timings, self._clock = backend, deque(timings, REMEMBERED), clock
         self._attempts: dict[str, Attempt] = {}
         self._looked = clock()
         self._costs: Costs | None = None
