@@ -1,25 +1,22 @@
-"""A federated study run by real workers: the same bits on one and on two, and a report with what it should look like."""
+"""A federated study run by real workers and nodes: the same bits on one and on two, on one machine and on several."""
 
 from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from manybody.core.certificate import Verdict
 from manybody.core.study import Study
+from manybody.learn.potentials.configurations import labelled
+from manybody.network.federation.serve import Office
 from manybody.store.home import Home
 from manybody.study.expand import expand
 from manybody.study.run import RunOptions, run_study
-
-
-class Silent:
-    """A listener that says nothing, whatever it is told."""
-
-    def __getattr__(self, name: str) -> object:
-        return lambda *told: None
-
+from manybody.testing.federation import Town
+from manybody.testing.three_backends import Silent
 
 STUDY = {
     "name": "two-rounds",
@@ -41,10 +38,15 @@ STUDY = {
 }
 
 
-def results(study: Study, place: Path) -> dict[str, str]:
+def computed(study: Study, place: Path) -> dict[str, tuple[str, str]]:
+    """The digest of every task's result, and who computed it."""
     with closing(Home(place).ledger()) as ledger:
         rows = {task.digest: ledger.result(task.digest) for task in expand(study).tasks}
-    return {digest: row.result for digest, row in rows.items() if row is not None}
+    return {digest: (row.result, row.worker) for digest, row in rows.items() if row is not None}
+
+
+def results(study: Study, place: Path) -> dict[str, str]:
+    return {digest: result for digest, (result, _) in computed(study, place).items()}
 
 
 @pytest.fixture
@@ -63,3 +65,32 @@ def test_one_and_two_workers_give_the_same_bits(study: Study, tmp_path: Path) ->
     assert len(found[0]) == len(expand(study).tasks)
     page = (tmp_path / "2" / "out" / "report.html").read_text()
     assert "Dotted: what it should be" in page
+
+
+def hold(place: Path, name: str, seed: int) -> None:
+    """Put configurations of 64 atoms where a node holds its data."""
+    sites = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), axis=-1).reshape(-1, 3) * 1.1
+    frames = sites + np.random.default_rng(seed).uniform(-0.12, 0.12, (8, 64, 3))
+    place.mkdir(exist_ok=True)
+    np.savez(place / f"{name}.npz", **labelled(frames, np.full(3, 4.4), 2.0).output().arrays)
+
+
+def test_held_data_train_on_the_nodes_that_hold_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of two institutions on its own node, over a gateway: the bits of a machine that holds both."""
+    institutions = [{"name": name, "held": f"{name}-2026"} for name in ("bonn", "delft")]
+    study = Study.model_validate(STUDY | {"system": STUDY["system"] | {"institutions": institutions}, "checks": ["exact"]})
+    for seed, name in enumerate(("bonn", "delft")):
+        hold(tmp_path / "together", f"{name}-2026", seed)
+        hold(tmp_path / f"held-by-{name}", f"{name}-2026", seed)
+    with Town(tmp_path / "town") as town:
+        for name in ("bonn", "delft"):
+            line = Office(town.home).invite()
+            town.start_node(name, line, environment={"MANYBODY_DATA": str(tmp_path / f"held-by-{name}")}).wait_for("is ready")
+        run_study(study, RunOptions(home=town.home.path, out=tmp_path / "out", network=town.address), Silent())
+        apart = computed(study, town.home.path)
+    fits = [task for task in expand(study).tasks if task.stage == "fit"]
+    for task in fits:
+        assert task.parameters["party"]["name"] in apart[task.digest][1]
+    monkeypatch.setenv("MANYBODY_DATA", str(tmp_path / "together"))
+    run_study(study, RunOptions(home=tmp_path / "home", out=tmp_path / "out", workers=2), Silent())
+    assert results(study, tmp_path / "home") == {digest: result for digest, (result, _) in apart.items()}
