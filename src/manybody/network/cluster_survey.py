@@ -17,7 +17,6 @@ from manybody.network.survey import NodeView, Running
 from manybody.store.home import Home
 
 PATIENCE_S = 20.0  # for a scheduler to answer
-MEASURE_S = 300.0  # for the workers, the first time: what they measure is compiled before
 
 
 def cluster_view(address: str, home: Home, measured: bool) -> list[NodeView]:
@@ -55,11 +54,11 @@ async def survey(measured: bool, dask_worker: Worker) -> str:
     agent = dask_worker.plugins[PLUGIN]
     assert isinstance(agent, Agent), "it has just been installed"
     speed = await agent.speed(measured)
-    cores = dask_worker.state.available_resources.get("cores", dask_worker.state.nthreads)
+    cores = dask_worker.state.total_resources.get("cores", dask_worker.state.nthreads)
     now = time.monotonic()
     running = tuple(Running(task=label, since_s=round(now - since, 1)) for label, since in agent.running())
     view = NodeView(
-        name=agent.node, state="running", workers=int(dask_worker.state.total_resources.get("cores", cores)), threads=1,
+        name=agent.node, state="running", workers=int(cores), threads=1,
         memory_bytes=dask_worker.memory_manager.memory_limit or told.memory_bytes, devices=told.devices, load=os.getloadavg()[0],
         speed=speed, methods={name: method.version for name, method in told.methods.items()}, running=running,
     )  # fmt: skip
