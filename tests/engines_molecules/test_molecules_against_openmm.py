@@ -12,7 +12,7 @@ from manybody.engines.molecules.amber import read_amber
 from manybody.engines.molecules.forces import ForceField
 from manybody.engines.molecules.water import water_topology
 from manybody.numerics.nonbonded import COULOMB, CutPairs
-from manybody.numerics.pme import Exclusions, PMEPlan
+from manybody.numerics.pme import Exclusions, PMEParameters, PMEPlan
 
 HERE = Path(__file__).parent
 FILES = HERE.parents[1] / "src/manybody/engines/molecules/files"
@@ -50,9 +50,8 @@ def test_alanine_dipeptide_has_openmm_s_energies_term_by_term(recording):
 def test_water_with_particle_mesh_ewald_has_openmm_s_forces(recording, model):
     water, topology, positions, box = liquid(recording, model)
     excluded = Exclusions(topology.excluded, np.zeros(len(topology.excluded)))
-    plan = PMEPlan.for_accuracy(
-        topology.charges, np.diag(box), 3e-8, positions, single=False, coulomb_constant=COULOMB, exclusions=excluded
-    )
+    tight = PMEParameters(alpha=6.0, cutoff=CUTOFF, order=8, mesh=(96, 96, 96))  # errors of 1e-10
+    plan = PMEPlan(topology.charges, np.diag(box), tight, COULOMB, excluded)
     cut = CutPairs(topology.species, np.zeros(topology.atoms), topology.c12, topology.c6, SWITCH, CUTOFF)
     found = ForceField(topology, box, cut, plan, tail=False).evaluate(positions)
     expected = water[f"{model} Ewald"]

@@ -13,7 +13,7 @@ from manybody.core.errors import InputError, TaskError
 from manybody.core.study import Study
 from manybody.engines.molecules import stages
 from manybody.engines.molecules.observables import BAR
-from manybody.engines.molecules.spec import KELVIN, ForceFieldDynamics, Molecule
+from manybody.engines.molecules.spec import KELVIN, MOLECULAR_UNITS, ForceFieldDynamics, Molecule
 from manybody.study.certify import findings
 from manybody.study.expand import expand
 from manybody.study.export import last_configurations, results_dataset
@@ -104,3 +104,35 @@ def test_flexible_hydrogens_want_short_steps() -> None:
     with pytest.raises(ValueError, match=r"at most 1\.25 fs"):
         method.suits(flexible)
     method.suits(flexible.model_copy(update={"rigid": "h-bonds"}))
+
+
+def test_a_molecule_runs_as_a_study(evidence: Callable[[Study], Measured]) -> None:
+    study = Study.model_validate(
+        {
+            "name": "alanine-dipeptide",
+            "units": MOLECULAR_UNITS,
+            "system": {"name": "molecule", "temperature": 300 * KELVIN},
+            "method": {
+                "name": "force-field-dynamics",
+                "thermostat": "langevin",
+                "thermostat_time": 0.1,
+                "equilibration": 1.0,
+                "duration": 4.0,
+                "segment": 2.0,
+            },
+            "measures": ["molecular-energy"],
+            "checks": ["conservation", "convergence"],
+        }
+    )
+    measured = evidence(study)
+    certificate = findings(measured.plan, measured)
+    assert {finding.name: finding.verdict for finding in certificate.checks} == {
+        "conservation of effective energy": Verdict.HOLDS,
+        "order in time step": Verdict.HOLDS,
+    }
+    # Half of kT for each of the 48 inner motions that are free, about the minimum at -91 kJ/mol, if they were harmonic.
+    mean = measured.estimate(measured.plan.points[0], "molecular-energy").value
+    assert mean == pytest.approx(-91 + 0.5 * (3 * 22 - 12 - 6) * 300 * KELVIN, abs=15)
+    atoms = last_configurations(measured.plan, measured)[0]
+    assert atoms.get_chemical_formula() == "C6H12N2O2"
+    assert not atoms.pbc.any()
