@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import Connection, RowMapping, func, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, func, select, update
 
 from manybody.core.errors import InputError, Problem
 from manybody.core.task import Task
@@ -133,10 +133,13 @@ def describe(connection: Connection, member: int, report: str) -> None:
     connection.execute(update(members).where(members.c.id == member).values(report=report, seen=time.time()))
 
 
+_HEARD = update(members).where(members.c.id == bindparam("heard"))
+
+
 def greet(connection: Connection, member: int, now: float, load: float | None = None) -> None:
     """Note that a member has just been heard, and its load where it told it."""
     told = {"seen": now} | ({} if load is None else {"load": load})
-    connection.execute(update(members).where(members.c.id == member).values(told))
+    connection.execute(_HEARD, told | {"heard": member})
 
 
 def shut_out(connection: Connection, member: int, reason: str) -> int:
