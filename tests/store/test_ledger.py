@@ -16,7 +16,8 @@ from sqlalchemy import update
 from manybody.core.errors import InputError, StoreError
 from manybody.core.study import Study
 from manybody.core.task import Task
-from manybody.store.ledger import LEASE_S, Ledger
+from manybody.store.claims import LEASE_S
+from manybody.store.ledger import Ledger
 from manybody.store.schema import runs
 from manybody.testing.postgres import PostgresServer
 

@@ -118,8 +118,8 @@ def of(connection: Connection, computations: Sequence[str]) -> list[Audited]:
     found: list[tuple[int, Audited]] = []
     left = iter(computations)
     while batch := list(islice(left, _BATCH)):
-        for row in connection.execute(query.where(audits.c.computation.in_(batch))).mappings():
-            found.append((row["id"], _audited(dict(row))))
+        rows = connection.execute(query.where(audits.c.computation.in_(batch))).mappings()
+        found += [(row["id"], _audited(dict(row))) for row in rows]
     return [audited for _, audited in sorted(found, key=lambda pair: pair[0])]
 
 

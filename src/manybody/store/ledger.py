@@ -28,6 +28,7 @@ from manybody.core.errors import InputError, Problem, StoreError
 from manybody.core.task import Task
 from manybody.store import audits
 from manybody.store.audits import Audit
+from manybody.store.claims import find_standing, is_alive
 from manybody.store.database import Database
 from manybody.store.liveness import Owner
 from manybody.store.provenance import OWN_TO_A_MACHINE
@@ -37,7 +38,6 @@ from manybody.store.schema import attempts, checkpoints, provenances, results, r
 if TYPE_CHECKING:
     from manybody.core.study import Study
 
-LEASE_S = 30.0  # without a heartbeat for this long, a run on another machine holds nothing any more
 _BATCH = 1000  # rows a statement: bounds the memory of one, and the time that others wait for the transaction
 
 
@@ -139,13 +139,13 @@ class Ledger:
             locked = select(tasks.c.digest).where(tasks.c.digest == task_digest).with_for_update(key_share=True)
             if connection.execute(locked).one_or_none() is None:
                 raise StoreError(f"The ledger holds no task {task_digest}. Add the tasks of a run before claiming them.")
-            standing = _standing(connection, task_digest)
+            standing = find_standing(connection, task_digest)
             while standing["result"] is None and standing["attempt"] is not None:
-                if standing["id"] != run and _is_alive(standing, self.database.now(connection)):
+                if standing["id"] != run and is_alive(standing, self.database.now(connection)):
                     return Claim("held", holder=f"run {standing['id']} (process {standing['pid']} on {standing['host']})")
                 reason = "claimed again by its own run" if standing["id"] == run else f"run {standing['id']} is gone"
                 self._close_attempt(connection, standing["attempt"], "lost", reason)  # unless it has just ended by itself
-                standing = _standing(connection, task_digest)
+                standing = find_standing(connection, task_digest)
             if standing["result"] is not None:
                 return Claim("done", result=standing["result"])
             attempt = uuid.uuid4().hex
@@ -363,7 +363,7 @@ class Ledger:
     def _runs(self, query: Select[Any]) -> list[RunRow]:
         with self.database.reading() as connection:
             now = self.database.now(connection)
-            return [RunRow.read(row, _is_alive(row, now)) for row in connection.execute(query).mappings()]
+            return [RunRow.read(row, is_alive(row, now)) for row in connection.execute(query).mappings()]
 
 
 _RUNS = select(runs, studies.c.name, provenances.c.document.label("versions")).join(studies).join(provenances)
@@ -373,32 +373,6 @@ def _unclear(what: str, asked: str, several: bool) -> InputError:
     came = f"`{asked}`, of which there is {'more than one' if several else 'none'}"
     remedy = "Give more digits." if several else f"See `manybody show` for the {what}s there are."
     return InputError(Problem(what, f"one {what} of the ledger", came, remedy))
-
-
-def _standing(connection: Connection, task_digest: str) -> RowMapping:
-    """Where a task stands: its `result`, its current `attempt` with the run that holds it, and its `checkpoint`; or None."""
-    query = (
-        select(
-            results.c.digest.label("result"), attempts.c.id.label("attempt"), checkpoints.c.digest.label("checkpoint"),
-            checkpoints.c.attempt.label("checkpoint_attempt"), runs.c.id, runs.c.machine, runs.c.pid, runs.c.process_started,
-            runs.c.host, runs.c.heartbeat, runs.c.ended,
-        )
-        .select_from(tasks)
-        .outerjoin(results, (results.c.task == tasks.c.digest) & results.c.withdrawn.is_(None))
-        .outerjoin(attempts, (attempts.c.task == tasks.c.digest) & (attempts.c.state == "running"))
-        .outerjoin(runs, runs.c.id == attempts.c.run)
-        .outerjoin(checkpoints, checkpoints.c.task == tasks.c.digest)
-        .where(tasks.c.digest == task_digest)
-    )  # fmt: skip
-    return connection.execute(query).mappings().one()
-
-
-def _is_alive(run: RowMapping, now: float) -> bool:
-    """Whether a run still holds its claims: its process lives here, or its heartbeat from elsewhere is fresh."""
-    if run["ended"] is not None:
-        return False
-    life = Owner(run["machine"], run["pid"], run["process_started"]).life()
-    return now - run["heartbeat"] < LEASE_S if life == "unknown" else life == "alive"
 
 
 def _task(row: RowMapping) -> Task:
