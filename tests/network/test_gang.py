@@ -45,7 +45,6 @@ def alone(method: FiniteVolume) -> np.ndarray:
 @pytest.mark.parametrize(
     ("channel", "size", "precision"),
     [
-        ("gloo", 1, "float64"),
         ("gloo", 2, "float64"),
         ("gloo", 3, "float32"),
         pytest.param("mpi", 3, "float64", marks=needs_mpi),
