@@ -30,6 +30,7 @@ from manybody.numerics.nonbonded import CutPairs
 
 SKIN = 0.15  # nm that the neighbour lists reach further than the cutoffs: speed, not physics
 LONGEST_STEP = 0.1  # nm that no atom of a sound run moves in one step
+NOISE_STEPS = 64  # whose random numbers are drawn at once: bounds the memory
 CALIBRATION = Key.from_seed(0, "particle-mesh Ewald")  # the configuration its error is measured on is the same everywhere
 
 
@@ -109,35 +110,29 @@ class MoleculeEngine:
 
         Raises `TaskError` with step, atom and remedy where the run explodes or a rigid bond cannot be kept.
         """
-        masses = self.topology.masses
         rows = np.empty((samples, 8))
         x, v = state.positions.numpy().copy(), state.velocities.numpy().copy()
         self._refuse(~np.isfinite(x + v).all(axis=1), state.step)
         steps, heat = samples * stride, state.heat
-        noise, chi2 = self.bath.noise(state.key, state.step, steps, len(masses))
         near = self.field.lists(x)  # afresh, so that the state alone determines every later bit
         found = self.field.evaluate(x, near)
         for step in range(steps):
+            if step % NOISE_STEPS == 0:
+                wanted = min(NOISE_STEPS, steps - step)
+                noise, chi2 = self.bath.noise(state.key, state.step + step, wanted, self.topology.atoms)
             try:
-                x, v, near, found, gained = self._step(x, v, near, found, noise, chi2, step)
+                x, v, near, found, gained = self._step(x, v, near, found, noise, chi2, step % NOISE_STEPS)
             except ConstraintError as error:
                 raise TaskError(f"Step {state.step + step}: {error}. {self._remedy}") from error
             self._refuse_explosion(v, found, state.step + step)
             heat += gained
             if (step + 1) % stride == 0:
-                centres = self.field.centres(v)
-                weights = np.bincount(self.topology.molecule, masses)
-                rows[step // stride, :5] = (
-                    found.energy,
-                    self.field.molecular_virial(x, found),
-                    self._kinetic(v),
-                    0.5 * float(weights @ (centres**2).sum(axis=1)),
-                    heat,
-                )
-                rows[step // stride, 5:] = masses @ v
+                virial = self.field.molecular_virial(x, found)
+                rows[step // stride, :5] = found.energy, virial, self._kinetic(v), self._centre_kinetic(v), heat
+                rows[step // stride, 5:] = self.topology.masses @ v
         after = replace(state, positions=torch.from_numpy(x), velocities=torch.from_numpy(v), step=state.step + steps, heat=heat)
-        energy, virial, kinetic, centres, heats = rows[:, :5].T.copy()
-        return after, Trace(energy, virial, kinetic, centres, heats, rows[:, 5:].copy())
+        energy, virials, kinetic, centres, heats = rows[:, :5].T.copy()
+        return after, Trace(energy, virials, kinetic, centres, heats, rows[:, 5:].copy())
 
     def at_rest(self, state: MoleculeState) -> MoleculeState:
         """The state without total momentum, and in vacuum without total rotation, heated to the kinetic energy it had."""
@@ -157,10 +152,8 @@ class MoleculeEngine:
             "temperature": 2 * self._kinetic(v) / self.freedom,
         }
         if self.field.box is not None:
-            weights = np.bincount(self.topology.molecule, self.topology.masses)
-            kinetic = 0.5 * float(weights @ (self.field.centres(v) ** 2).sum(axis=1))
             volume = float(self.field.box.prod())
-            told["pressure"] = (2 * kinetic + self.field.molecular_virial(x, found)) / (3 * volume)
+            told["pressure"] = (2 * self._centre_kinetic(v) + self.field.molecular_virial(x, found)) / (3 * volume)
         return told
 
     def conserved(self, state: MoleculeState) -> dict[str, float]:
@@ -237,6 +230,11 @@ class MoleculeEngine:
 
     def _kinetic(self, v: Array) -> float:
         return 0.5 * float(self.topology.masses @ (v**2).sum(axis=1))
+
+    def _centre_kinetic(self, v: Array) -> float:
+        """The kinetic energy of the centres of mass."""
+        weights = np.bincount(self.topology.molecule, self.topology.masses)
+        return 0.5 * float(weights @ (self.field.centres(v) ** 2).sum(axis=1))
 
     def _at_rest(self, x: Array, v: Array) -> Array:
         """Velocities without total momentum, and in vacuum without total rotation."""
