@@ -78,7 +78,9 @@ def hold(place: Path, name: str, seed: int) -> None:
 def test_held_data_train_on_the_nodes_that_hold_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of two institutions on its own node, over a gateway: the bits of a machine that holds both."""
     institutions = [{"name": name, "held": f"{name}-2026"} for name in ("bonn", "delft")]
-    study = Study.model_validate(STUDY | {"system": STUDY["system"] | {"institutions": institutions}, "checks": ["exact"]})
+    study = Study.model_validate(
+        STUDY | {"system": STUDY["system"] | {"institutions": institutions}, "checks": ["exact"], "budget": {"wall_time_s": 200}}
+    )
     for seed, name in enumerate(("bonn", "delft")):
         hold(tmp_path / "together", f"{name}-2026", seed)
         hold(tmp_path / f"held-by-{name}", f"{name}-2026", seed)

@@ -228,6 +228,9 @@ def test_replicas_of_what_a_secret_enters_are_refused(federation: Federation) ->
     study = federation(method={"rule": MEAN, "privacy": {}}, checks=["privacy", "replication"])
     with pytest.raises(InputError, match=r"`fit` of federated-learning.*secret of the node.*Leave `replication` out"):
         expand(study)
+    plan = expand(study.model_copy(update={"checks": study.checks[:1]}))
+    assert plan.alone == {task.digest for task in plan.tasks if task.stage == "fit"}
+    assert not expand(federation()).alone
 
 
 def test_without_the_accountant_nothing_is_begun(federation: Federation, tmp_path: Path) -> None:
@@ -306,6 +309,7 @@ def test_held_data_train_as_others_do_and_stay_where_they_are(
     fits = [task for task in own.tasks if task.stage == "fit" and task.parameters["party"]["held"]]
     assert all("data" not in task.inputs and task.needs.data == ("bonn-2026",) for task in fits)
     assert names() == {"bonn-2026"}
+    assert own.alone == {task.digest for task in fits}, "nobody else is asked whether they are right"
     outputs = compute(own.tasks)
     ours = outputs[next(task for task in own.tasks if task.stage == "fit").digest]
     np.testing.assert_array_equal(ours.arrays["tensor.coefficients"], results[tasks[0].digest].arrays["tensor.coefficients"])

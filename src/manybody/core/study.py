@@ -171,6 +171,17 @@ class Plan:
         return tuple(found.values())
 
     @property
+    def alone(self) -> frozenset[str]:
+        """The digests of tasks into which data or a secret of their node enter: no other node can be asked for the same bits."""
+        secret = {
+            task.digest
+            for run in self.realisations
+            for task in run.tasks
+            if task.method == run.point.method.name and not run.point.method.repeatable(task.stage)
+        }
+        return frozenset(secret | {task.digest for task in self.tasks if task.needs.data})
+
+    @property
     def points(self) -> tuple[Point, ...]:
         """The points of the sweep, in order."""
         return tuple({run.point.index: run.point for run in self.realisations}.values())

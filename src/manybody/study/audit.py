@@ -84,9 +84,11 @@ class Auditor:
     """Decides on every result of a study which nodes to believe. The conductor computes, and withdraws, what it says."""
 
     def __init__(
-        self, tasks: Iterable[Task], study: str, ledger: Ledger, key: Key, policy: TrustPolicy, roster: Roster, compare: Compare
-    ) -> None:
+        self, tasks: Iterable[Task], study: str, ledger: Ledger, key: Key, policy: TrustPolicy, roster: Roster, compare: Compare,
+        alone: frozenset[str] = frozenset(),
+    ) -> None:  # fmt: skip
         self.study, self.ledger, self.key, self.policy, self.roster, self.compare = study, ledger, key, policy, roster, compare
+        self.alone = alone
         self.cases = {task.digest: Case(task) for task in tasks if not task.replica}
         self._of = {task.digest: task.replicated(0).digest for task in tasks}
         self._dirty: set[str] = set()
@@ -114,14 +116,15 @@ class Auditor:
         """Whether the result of an attempt is to be recomputed: what was decided before, or what follows from the record.
 
         Replicas are held against each other in any case, and what went on from another node's checkpoint is recomputed in
-        any case; the coordinator's own machine is taken at its word.
+        any case; the coordinator's own machine is taken at its word, and so is a node in what is `alone`: nobody else could
+        find the same.
         """
         if attempt in self._decided:
             return self._decided[attempt]
         node = self.roster.find(worker)
         record = self.records.get(node.identity, NodeRecord(node.identity))
         joint = node.identity != OWN and bool(self.roster.helpers(task.digest) - {node.name})
-        if node.identity == OWN:
+        if node.identity == OWN or task.digest in self.alone:
             chance, drawn = 0.0, False
         elif task.replica or joint:
             chance, drawn = 1.0, joint or is_audit(task)
@@ -181,6 +184,8 @@ class Auditor:
     def doubt(self, digest: str) -> bool:
         """Have the result of a task recomputed whatever was drawn; false where that is done, or nobody is left to ask."""
         case = self.cases[self._of[digest]]
+        if case.task.digest in self.alone:
+            return False
         if not case.doubted and case.original is not None and case.original.node.identity != OWN:
             case.doubted = True
             self._judge(case)

@@ -82,7 +82,7 @@ class Intake:
             self.checkpoints.distrust(digest)
         if reopen(digest):
             return event
-        if self.auditor and self.auditor.may_err(event.worker):
+        if self.auditor and self.auditor.may_err(event.worker) and digest not in self.auditor.alone:
             self._failed.setdefault(digest, {})[_node(event.worker)] = read
             if len(self._failed_on(digest)) <= self.auditor.policy.margin and is_servable(self._task(event)):
                 return replace(event, kind="lost")  # a few nodes' word is not enough

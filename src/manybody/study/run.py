@@ -141,7 +141,9 @@ def _compute(
         roster = Roster(ledger, processes=options.network is None and policy is not None)
         auditor = None
         if policy is not None:
-            auditor = Auditor(plan.tasks, plan.study.digest, ledger, home.secret, policy, roster, Comparing(plan, home.objects))
+            auditor = Auditor(
+                plan.tasks, plan.study.digest, ledger, home.secret, policy, roster, Comparing(plan, home.objects), plan.alone
+            )
         arbiter = partial(Embedded, home.objects.root, options.workers) if policy and policy.arbiter else None
         conductor = Conductor(plan, run, ledger, home.objects, backend, auditor, arbiter)
         cached = conductor.recover()
