@@ -64,19 +64,22 @@ class ObjectStore:
         """Whether a result with this digest was found corrupt."""
         return any(self.quarantine.glob(f"{digest}.*"))
 
-    def put(self, output: Output, lasting: bool = True) -> StoredObject:
-        """Store an output durably; one that can be made again at any time need not be `lasting`, which is quicker.
+    def put(self, output: Output) -> StoredObject:
+        """Store an output durably.
 
         Raises `TaskError` where the output holds what cannot be kept, `StoreError` where the disk is full. A result
         that is already there is written anew, which also heals one that has rotted unnoticed.
         """
         data = encode(output)
         digest = digest_bytes(data)
-        self.store(digest, data, lasting=lasting)
+        self.store(digest, data)
         return StoredObject(digest, len(data))
 
     def store(self, digest: str, data: bytes, check: Callable[[Path], None] = lambda path: None, lasting: bool = True) -> None:
-        """Store bytes that have this digest, durably if `lasting`, unless `check` raises at the file that they are in."""
+        """Store bytes that have this digest, unless `check` raises at the file that they are in.
+
+        Durably; what can be made again at any time need not be `lasting`, which is quicker.
+        """
         target = self.path(digest)
         lasting = lasting and self._lasts
         with _explained(self.root, len(data)):

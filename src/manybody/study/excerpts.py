@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from manybody.core import catalog
-from manybody.core.digest import canonical_json
+from manybody.core.digest import canonical_json, digest_bytes
 from manybody.core.split import ReadsParts
 from manybody.core.task import Output, Task
 from manybody.numerics.rounds import CUT_WORTH
+from manybody.store.encoding import encode
 from manybody.store.objects import ObjectStore
 
 MARK = "excerpt of"  # in the document of an excerpt: the digest of the result
@@ -81,8 +82,14 @@ class Excerpts:
                 name: np.ascontiguousarray(output.arrays[name][kept]) for name, kept in rows.items() if name in output.arrays
             }
             worth = sum(array.nbytes for array in arrays.values()) <= CUT_WORTH * size
-            marked = {**output.document, MARK: whole}  # so that no result ever has the same bytes, and would be removed
-            self._cut[whole, _name(rows)] = self._objects.put(Output(arrays, marked), lasting=False).digest if worth else whole
+            marked = Output(arrays, {**output.document, MARK: whole})  # no result has the same bytes, and would be removed
+            self._cut[whole, _name(rows)] = self._put(marked) if worth else whole
+
+    def _put(self, excerpt: Output) -> str:
+        data = encode(excerpt)
+        digest = digest_bytes(data)
+        self._objects.store(digest, data, lasting=False)
+        return digest
 
 
 def _rows(task: Task, name: str) -> Rows | None:
