@@ -18,11 +18,14 @@ from manybody.core.task import Output, Progress, Task
 from manybody.network.federation.serve import Office
 from manybody.network.trust import TrustPolicy
 from manybody.store.encoding import encode
+from manybody.store.home import Home
 from manybody.store.rows import ResultRow
 from manybody.study.audit import Auditor
 from manybody.study.compare import Comparing
 from manybody.study.conduct import Conductor
+from manybody.study.expand import expand
 from manybody.study.roster import Roster
+from manybody.study.run import RunOptions, run_study
 from manybody.study.word import Word
 from manybody.testing.federation import Town
 from manybody.testing.lies import Lie, lying
@@ -145,3 +148,56 @@ def test_liars_are_caught_and_the_answer_is_the_right_one(town: Town, tmp_path: 
     shown = {row["name"]: row["trust"] for row in json.loads(town.manybody("nodes", "--json"))}
     assert all(shown[name]["caught"] > 0 and shown[name]["agreed"] == 0 for name in LIARS)
     assert all(shown[name]["caught"] == 0 and shown[name]["agreed"] > 0 for name in GOOD)
+
+
+SMALL = {
+    "name": "small-liquid",
+    "system": {"name": "lennard-jones-liquid", "temperature": 0.85, "density": 0.776, "atoms": 108, "cutoff": 2.5},
+    "method": {"name": "molecular-dynamics", "equilibration": 1.0, "duration": 4.0, "segment": 2.0},
+    "repeats": 2,
+    "measures": ["potential-energy"],
+    "checks": ["conservation"],
+}
+
+
+class Watching:
+    """A listener that has somebody told of events."""
+
+    def __init__(self, watch: Callable[[Event], None] = lambda event: None) -> None:
+        self.watch = watch
+
+    def planned(self, *told: object) -> None: ...
+
+    def event(self, event: Event, *told: object) -> None:
+        self.watch(event)
+
+    def judged(self, *told: object) -> None: ...
+
+
+def test_a_study_on_a_liar_and_one_good_node_has_the_certificate_of_a_quiet_run(town: Town, tmp_path: Path) -> None:
+    """Two nodes cannot settle anything: this machine decides. The certificate says who was caught, and of a quiet run that
+    its machine was taken at its word."""
+    liar = town.start_node("liar", Office(town.home).invite(), environment=lying(tmp_path / "lie", "one per cent"))
+    liar.wait_for("is ready")
+
+    def watch(event: Event) -> None:
+        if event.kind == "finished" and "good" not in town.nodes:
+            town.add_nodes("good")
+
+    study = Study.model_validate(SMALL)
+    options = RunOptions(home=town.home.path, out=tmp_path / "out", network=town.address, trust="spot=1.0")
+    outcome = run_study(study, options, Watching(watch))
+    quiet = run_study(study, RunOptions(home=tmp_path / "quiet", out=tmp_path / "quiet-out", workers=1), Watching())
+    *others, trust = outcome.findings.checks
+    assert tuple(others) == quiet.findings.checks
+    assert trust.name == "trust in nodes"
+    assert trust.verdict is Verdict.HOLDS
+    assert trust.evidence["caught"].keys() == {"liar"}
+    assert "trust in this machine, which was taken at its word" in quiet.findings.missing
+    with closing(town.home.ledger()) as ours, closing(Home(tmp_path / "quiet").ledger()) as theirs:
+        for each in expand(study).tasks:
+            (found, wanted) = (ledger.result(each.digest) for ledger in (ours, theirs))
+            assert found is not None
+            assert wanted is not None
+            assert found.result == wanted.result
+            assert found.worker.startswith("good/")
