@@ -7,6 +7,7 @@ Run with an interpreter that has OpenMM, to make the recording anew:
 Everything is computed on OpenMM's Reference platform, in double precision.
 """
 
+import copy
 import json
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 FILES = Path(__file__).parents[2] / "src/manybody/engines/molecules/files"
 SEED, CONFIGURATIONS, SHAKING = 20261121, 3, 0.006  # nm: bonds are stretched, nothing overlaps
 CUTOFF, SWITCH, PERMITTIVITY = 0.8, 0.7, 78.3
-EWALD_TOLERANCE = 1e-11
+EWALD_TOLERANCE, MOLECULE_BOX = 1e-11, 2.0
 WATERS = {"spce": (-0.8476, 0.3166, 0.650), "tip3p": (-0.834, 0.315061, 0.1521 * 4.184)}  # as in manybody's water.py
 
 
@@ -38,8 +39,6 @@ def evaluate(system, positions, groups=-1):
 
 def only(system, keep):
     """A copy of a system whose other forces are gone; `keep` edits a force, or returns False for one that goes."""
-    import copy
-
     found = copy.deepcopy(system)
     for index in reversed(range(found.getNumForces())):
         if keep(found.getForce(index)) is False:
@@ -109,7 +108,30 @@ def alanine():
         positions = start + (number > 0) * generator.normal(scale=SHAKING, size=start.shape)
         terms = {name: evaluate(part, positions)[0] for name, part in systems.items()}
         energy, forces = evaluate(system, positions)
-        found.append({"positions": positions.tolist(), "terms": terms, "energy": energy, "forces": forces.tolist()})
+        boxed = evaluate(in_a_box(system), positions)
+        found.append(
+            {
+                "positions": positions.tolist(),
+                "terms": terms,
+                "energy": energy,
+                "forces": forces.tolist(),
+                "box": {"energy": boxed[0], "forces": boxed[1].tolist()},
+            }
+        )
+    return found
+
+
+def in_a_box(system):
+    """The same molecule in a periodic box with Ewald, so that exclusions and 1-4 pairs are seen there too."""
+    found = copy.deepcopy(system)
+    found.setDefaultPeriodicBoxVectors(*(MOLECULE_BOX * np.eye(3)))
+    (force,) = (force for force in found.getForces() if type(force).__name__ == "NonbondedForce")
+    force.setNonbondedMethod(type(force).Ewald)
+    force.setCutoffDistance(CUTOFF)
+    force.setEwaldErrorTolerance(EWALD_TOLERANCE)
+    force.setUseSwitchingFunction(True)
+    force.setSwitchingDistance(SWITCH)
+    force.setUseDispersionCorrection(False)
     return found
 
 

@@ -16,7 +16,7 @@ from manybody.numerics.pme import Exclusions, PMEParameters, PMEPlan
 
 HERE = Path(__file__).parent
 FILES = HERE.parents[1] / "src/manybody/engines/molecules/files"
-CUTOFF, SWITCH, PERMITTIVITY = 0.8, 0.7, 78.3  # as in openmm_oracle.py
+CUTOFF, SWITCH, PERMITTIVITY, MOLECULE_BOX = 0.8, 0.7, 78.3, 2.0  # as in openmm_oracle.py
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,13 @@ def recording():
     if python is None or subprocess.run([python, "-c", "import openmm"], capture_output=True).returncode:
         return json.loads((HERE / "openmm-8.6.1.json").read_text())
     return json.loads(subprocess.run([python, HERE / "openmm_oracle.py"], capture_output=True, check=True).stdout)
+
+
+def tight_ewald(topology, box):
+    """Particle-mesh Ewald with errors of 1e-10."""
+    tight = PMEParameters(alpha=6.0, cutoff=CUTOFF, order=8, mesh=(96, 96, 96))
+    excluded = Exclusions(topology.excluded, np.zeros(len(topology.excluded)))
+    return PMEPlan(topology.charges, np.diag(box), tight, COULOMB, excluded)
 
 
 def relative(ours, theirs):
@@ -46,12 +53,22 @@ def test_alanine_dipeptide_has_openmm_s_energies_term_by_term(recording):
         assert relative(found.forces, np.array(configuration["forces"])) < 1e-6
 
 
+def test_alanine_dipeptide_in_a_box_has_openmm_s_forces(recording):
+    """Exclusions and scaled 1-4 pairs beside particle-mesh Ewald; the molecule reaches across the box's edge."""
+    topology, _, _ = read_amber(FILES / "alanine-dipeptide.prmtop", FILES / "alanine-dipeptide.inpcrd")
+    box = np.full(3, MOLECULE_BOX)
+    cut = CutPairs(topology.species, np.zeros(topology.atoms), topology.c12, topology.c6, SWITCH, CUTOFF)
+    field = ForceField(topology, box, cut, tight_ewald(topology, box), tail=False)
+    for configuration in recording["alanine dipeptide"]:
+        found = field.evaluate(np.array(configuration["positions"]))
+        assert relative(found.forces, np.array(configuration["box"]["forces"])) < 1e-6
+        assert found.energy == pytest.approx(configuration["box"]["energy"], rel=1e-6)
+
+
 @pytest.mark.parametrize("model", ["spce", "tip3p"])
 def test_water_with_particle_mesh_ewald_has_openmm_s_forces(recording, model):
     water, topology, positions, box = liquid(recording, model)
-    excluded = Exclusions(topology.excluded, np.zeros(len(topology.excluded)))
-    tight = PMEParameters(alpha=6.0, cutoff=CUTOFF, order=8, mesh=(96, 96, 96))  # errors of 1e-10
-    plan = PMEPlan(topology.charges, np.diag(box), tight, COULOMB, excluded)
+    plan = tight_ewald(topology, box)
     cut = CutPairs(topology.species, np.zeros(topology.atoms), topology.c12, topology.c6, SWITCH, CUTOFF)
     found = ForceField(topology, box, cut, plan, tail=False).evaluate(positions)
     expected = water[f"{model} Ewald"]
