@@ -55,6 +55,7 @@ from manybody.store.objects import ObjectStore
 
 T = TypeVar("T")
 EARLY = 0.5  # a checkpoint sooner than so many intervals after the last one is refused: clocks and networks are not exact
+GREET_S = 1.0  # a member that was heard so lately need not be noted again, where there is nothing else to write
 IDENTITY_S = 0.25  # how long a member is taken to be what it was when last looked up; a lease always looks again
 
 
@@ -202,6 +203,8 @@ class Gateway:
         report = _report(member.report)
         if report is None:
             raise RefusedError(409, "Expected a report of what this node has. Send it to /v1/node first.")
+        if abs(time.time() - (member.seen or 0.0)) < GREET_S and not await self.read(queue.is_anything_waiting):
+            return []  # what is queued from now on wakes the waiting
         methods = [(name, method.version) for name, method in report.methods.items()]
         lease_s = self.settings.lease_s
 
