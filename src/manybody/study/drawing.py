@@ -123,5 +123,6 @@ def legend_above(axes: Axes) -> None:
     canvas = axes.get_figure(root=True)
     handles, labels = axes.get_legend_handles_labels()
     if canvas is not None and len(labels) > 1:
-        columns = 3 if max(map(len, labels)) < 24 else 2
+        longest = max(map(len, labels))
+        columns = 3 if longest < 24 else 2 if longest < 44 else 1
         canvas.legend(handles, labels, loc="outside upper left", ncols=columns)
