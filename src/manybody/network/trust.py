@@ -213,7 +213,7 @@ def rule(answers: Mapping[str, Hashable], drawn: bool, margin: int = 2, decisive
     In a disagreement one must lead by `margin`, or be that of `decisive`, a node that is taken at its word.
     """
     values = set(answers.values())
-    if decisive in answers:
+    if decisive is not None and decisive in answers:
         return Ruling(True, tuple(sorted(node for node, answer in answers.items() if answer != answers[decisive])))
     if len(values) <= 1:
         return Ruling(len(answers) > 1 or (len(answers) == 1 and not drawn))

@@ -296,7 +296,8 @@ class Auditor:
         self._agreed |= {each.attempt for each in fresh}
         own = [each for each in fresh if self._decided[each.attempt].reason != JOINT]
         for each in own:
-            self.records[each.node.identity] = self.records[each.node.identity].with_agreement()
+            record = self.records.get(each.node.identity, NodeRecord(each.node.identity))
+            self.records[each.node.identity] = record.with_agreement()
         self._record(case, own, "agreed")
 
     def _grouped(self, voters: list[Answer]) -> tuple[dict[str, int], bool]:

@@ -86,6 +86,7 @@ def run_study(study: Study, options: RunOptions, listener: Listener) -> Outcome:
     wall time is over, `StoreError` where results cannot be kept; KeyboardInterrupt goes through.
     """
     begin = time.monotonic()
+    policy = policy_for(options.trust, options.network)  # wrong words are refused before anything is done
     home = Home(options.home)
     tuned = tune(study, home, options.network, options.workers, options.fresh, listener)
     study = tuned.study
@@ -102,7 +103,7 @@ def run_study(study: Study, options: RunOptions, listener: Listener) -> Outcome:
             ledger.add_tasks(run, plan.tasks)
             if options.fresh:
                 _forget(plan, ledger)
-            tally, results, word = _compute(plan, run, ledger, home, options, watch)
+            tally, results, word = _compute(plan, run, ledger, home, options, policy, watch)
             told = origin | {"tasks": f"{tally.total}: {tally.computed} computed in this run, {tally.cached} kept from before"}
             told |= tuned.told(watch.seconds)
             certificate, certificate_path, report_path = certify(
@@ -131,10 +132,9 @@ def _forget(plan: Plan, ledger: Ledger) -> None:
 
 
 def _compute(
-    plan: Plan, run: int, ledger: Ledger, home: Home, options: RunOptions, listener: Listener
+    plan: Plan, run: int, ledger: Ledger, home: Home, options: RunOptions, policy: TrustPolicy | None, listener: Listener
 ) -> tuple[Tally, dict[str, ResultRow], Word]:
     """Have every task of a plan computed that is not yet, and its nodes checked; and what is known of these."""
-    policy = policy_for(options.trust, options.network)
     with closing(open_backend(options.network, home, options.workers)) as reached:
         refuse_impossible_gangs(plan, reached)
         plan, backend = prepared(plan, ledger, reached)

@@ -55,6 +55,9 @@ class Word:
         book = self._book
         assured = self._assured(self.policy)
         open_ones = f"; {self.undecided} could not be settled, nobody being left to ask" if self.undecided else ""
+        alone = (
+            f"; {book['taken at its word']} that no other could compute taken at their word" if self.plan.alone else ""
+        )
         caught = ", ".join(f"{name} ({number})" for name, number in sorted(self._caught.items())) or "none"
         return [
             Finding(
@@ -63,7 +66,7 @@ class Word:
                 claim=(
                     f"{book['results']} results of {len(self._chances)} nodes, {book['recomputed']} recomputed by others: "
                     f"{book['disagreements']} disagreements, {book['refused']} refused at once, nodes caught: {caught}; "
-                    f"{book['redone']} done again{open_ones}. By closed form, {assured.claim()}"
+                    f"{book['redone']} done again{alone}{open_ones}. By closed form, {assured.claim()}"
                 ),
                 value=float(self.undecided),
                 tolerance=0.0,
@@ -108,6 +111,7 @@ class Word:
             "results": len(self._standing),
             "recomputed": sum(answered[each.audit.computation] > 1 for each in self._standing),
             "computed on the coordinator's own machine": len(own),
+            "taken at its word": sum(each.audit.computation in self.plan.alone for each in self._standing),
             "disagreements": len({each.audit.computation for each in here} - {each.audit.computation for each in by_structure}),
             "refused": len(by_structure),
             "caught": dict(self._caught),

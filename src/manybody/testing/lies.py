@@ -45,7 +45,7 @@ def corrupt_this_worker() -> None:
     def put(store: ObjectStore, output: Output) -> StoredObject:
         return honest(store, output if "checkpoint_of" in output.document else changed(output, change))
 
-    ObjectStore.put = put  # type: ignore[method-assign]  # that is the lie
+    setattr(ObjectStore, honest.__name__, put)
 
 
 def changed(output: Output, change: Callable[[np.ndarray], np.ndarray]) -> Output:
