@@ -89,7 +89,7 @@ class Auditor:
     ) -> None:  # fmt: skip
         self.study, self.ledger, self.key, self.policy, self.roster, self.compare = study, ledger, key, policy, roster, compare
         self.alone = alone
-        self.cases = {task.digest: Case(task) for task in tasks if not task.replica}
+        self.cases = {task.replicated(0).digest: Case(task.replicated(0)) for task in tasks}
         self._of = {task.digest: task.replicated(0).digest for task in tasks}
         self._dirty: set[str] = set()
         self._open: set[str] = set()

@@ -83,6 +83,7 @@ class Conductor:
         self._checkpoints = Checkpoints(self.ledger, self.objects)
         self._intake = Intake(self.standing, self._checkpoints)
         self._lent: dict[str, Lent] = {}
+        self._audits: set[str] = set()
         self._news: list[Event] = []
         self._own: Backend | None = None
         self._excerpts = Excerpts(self._load.tasks.values(), self.objects)
@@ -217,7 +218,7 @@ class Conductor:
             return
         if self.own_machine is None:
             self.auditor.give_up(task)
-            self._load.remove(digest)
+            self._drop(digest)
             return
         self._own = self._own or self.own_machine()
         self._claim(digest, self._own)
@@ -346,13 +347,12 @@ class Conductor:
     def _arrange_audits(self, auditor: Auditor) -> None:
         """Have exactly those audits under way that are wanted."""
         wanted = {task.digest: task for task in auditor.wanted()}
-        audits = [digest for digest, task in self._load.tasks.items() if is_audit(task)]
-        for digest in audits:
+        for digest in list(self._audits):
             if digest not in wanted and digest not in self.standing.results:
                 for attempt in [attempt for attempt, running in self.running.items() if running == digest]:
                     self._cancel(attempt, "nobody needs it any more")
                 self._intake.failures.pop(digest, None)
-                self._load.remove(digest)
+                self._drop(digest)
         self._add([task for digest, task in wanted.items() if digest not in self._load.tasks])
 
     def _call_back(self) -> None:
@@ -369,6 +369,12 @@ class Conductor:
         for task in audits:
             self._load.add(task)
             self._known[task.digest] = task
+            self._audits.add(task.digest)
+
+    def _drop(self, digest: str) -> None:
+        """Take out an audit that nobody needs."""
+        self._load.remove(digest)
+        self._audits.discard(digest)
 
     def _cancel(self, attempt: str, reason: str) -> None:
         del self.running[attempt]
