@@ -28,7 +28,7 @@ from manybody.core.errors import InputError, Problem, StoreError
 from manybody.core.task import Task
 from manybody.store import audits
 from manybody.store.audits import Audit
-from manybody.store.claims import find_standing, is_alive
+from manybody.store.claims import CLOSE, EARLIER, LOCK, find_standing, is_alive
 from manybody.store.database import Database
 from manybody.store.liveness import Owner
 from manybody.store.provenance import OWN_TO_A_MACHINE
@@ -136,8 +136,7 @@ class Ledger:
         undo a claim, with the process that has made it; no result can, for the transaction that records it lasts.
         """
         with self.database.writing(lasting=False) as connection:
-            locked = select(tasks.c.digest).where(tasks.c.digest == task_digest).with_for_update(key_share=True)
-            if connection.execute(locked).one_or_none() is None:
+            if connection.execute(LOCK, {"asked": task_digest}).one_or_none() is None:
                 raise StoreError(f"The ledger holds no task {task_digest}. Add the tasks of a run before claiming them.")
             standing = find_standing(connection, task_digest)
             while standing["result"] is None and standing["attempt"] is not None:
@@ -149,9 +148,9 @@ class Ledger:
             if standing["result"] is not None:
                 return Claim("done", result=standing["result"])
             attempt = uuid.uuid4().hex
-            row = {"id": attempt, "task": task_digest, "run": run, "state": "running", "started": time.time()}
-            earlier = select(func.coalesce(func.max(attempts.c.number), 0)).where(attempts.c.task == task_digest)
-            connection.execute(attempts.insert().values(row | {"number": earlier.scalar_subquery() + 1}))
+            number = connection.execute(EARLIER, {"asked": task_digest}).scalar_one() + 1
+            row = {"id": attempt, "task": task_digest, "run": run, "number": number, "state": "running", "started": time.time()}
+            connection.execute(attempts.insert(), row)
             left = standing["checkpoint"]
             usable = left is not None and self._are_alike(connection, run, standing["checkpoint_attempt"])
             return Claim("mine", attempt=attempt, checkpoint=left if usable else "")
@@ -194,7 +193,7 @@ class Ledger:
                 "reason": refused,
                 "inputs": "" if inputs is None else canonical_json(dict(inputs)),
             }
-            connection.execute(results.insert().values(row))
+            connection.execute(results.insert(), row)
             if audit is not None:
                 audits.record(connection, self.database, [audit])
             return True
@@ -330,10 +329,8 @@ class Ledger:
         self, connection: Connection, attempt: str, state: AttemptState, reason: str, worker: str = ""
     ) -> str | None:
         """End an attempt if it is the current one: the fence that a late or replayed answer does not pass. Its task."""
-        current = (attempts.c.id == attempt) & (attempts.c.state == "running")
-        ended = {"state": state, "ended": time.time(), "reason": reason, "worker": worker}
-        changed = update(attempts).where(current).values(ended).returning(attempts.c.task)
-        return connection.execute(changed).scalar_one_or_none()
+        how = {"how": state, "when": time.time(), "why": reason, "by": worker, "current": attempt}
+        return connection.execute(CLOSE, how).scalar_one_or_none()
 
     def _are_alike(self, connection: Connection, run: int, attempt: str) -> bool:
         """Whether what a run computes with gives the same bits as what an earlier attempt was made with."""
