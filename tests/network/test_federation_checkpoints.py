@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +34,7 @@ from manybody.network.federation.protocol import (
     checkpoint_claim,
     write,
 )
+from manybody.network.federation.results import SPARE
 from manybody.network.federation.serve import Office
 from manybody.store import queue
 from manybody.store.home import Home
@@ -68,8 +70,11 @@ class Hand:
 
     def talk(self, speak: Callable[[Client], Awaitable[T]]) -> T:
         async def once() -> T:
-            async with self.joined.client() as client:
-                return await speak(client)
+            try:
+                async with self.joined.client() as client:
+                    return await speak(client)
+            finally:
+                await asyncio.sleep(0.05)  # a TLS connection that was refused is gone some turns of the loop later
 
         return asyncio.run(once())
 
@@ -220,6 +225,19 @@ def test_checkpoints_that_come_too_soon_are_refused(tmp_path: Path) -> None:
         assert standing(town, attempt).checkpoint == first
         assert town.home.objects.has(first)
         assert not town.home.objects.has(second)
+
+
+def test_an_attempt_that_fills_the_disk_is_refused(tmp_path: Path) -> None:
+    with Town(tmp_path, checkpoint_s=3600.0) as town:
+        node = admit(town, tmp_path)
+        submit(town)
+        order = node.lease()
+        stored = [node.stored(order, number) for number in range(SPARE + 1)]
+        for digest in stored[:-1]:
+            node.talk(partial(Client.send, attempt=order.attempt, digest=digest, path=node.objects.path(digest)))
+        with pytest.raises(AwayError, match="every 1800 s"):
+            node.talk(partial(Client.send, attempt=order.attempt, digest=stored[-1], path=node.objects.path(stored[-1])))
+        assert [town.home.objects.has(digest) for digest in stored] == [True] * SPARE + [False]
 
 
 def test_a_checkpoint_that_is_gone_is_not_offered(town: Town, node: Hand) -> None:

@@ -88,7 +88,7 @@ class Gateway:
     def app(self) -> Guard:
         """The application, guarded."""
         limits, every_s = self.settings.limits, self.settings.checkpoint_s
-        results = Results(self.objects, limits.object_bytes, self.holds)
+        results = Results(self.objects, limits.object_bytes, self.holds, every_s * EARLY)
         checkpoints = Checkpoints(self.objects, limits.checkpoint_bytes, every_s * EARLY, self.writer)
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         for path, handler in (

@@ -6,6 +6,8 @@ import asyncio
 import base64
 import hashlib
 import json
+import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -22,18 +24,25 @@ from manybody.store import queue
 from manybody.store.members import Member
 from manybody.store.objects import ObjectStore
 
+SPARE = 8  # objects that an attempt may store beyond one an interval: its result, and what broke on the way
+ATTEMPTS = 10_000  # whose objects are counted; the one that was silent longest is forgotten first
 PIECE = 1 << 20  # bytes of an upload that are gathered before they go to the disk
 REMEMBERED = 10_000  # inputs that were sent, of which it is known that they are asked for again
 
 
 @dataclass
 class Results:
-    """Answers about results of at most `limit` bytes; `holds` finds the attempt for which a request is made."""
+    """Answers about results of at most `limit` bytes; `holds` finds the attempt for which a request is made.
+
+    An attempt has one result and a checkpoint every `every_s` seconds; what it stores beyond some spare ones is refused.
+    """
 
     objects: ObjectStore
     limit: int
     holds: Callable[[Request], Awaitable[queue.Queued]]
+    every_s: float = 0.0
     _uploading: set[str] = field(default_factory=set)
+    _stored: OrderedDict[str, tuple[float, set[str]]] = field(default_factory=OrderedDict)
     _intact: dict[str, tuple[int, int]] = field(default_factory=dict)
     _sent: set[tuple[str, str]] = field(default_factory=set)
 
@@ -64,6 +73,7 @@ class Results:
         offset, length = _number(request, OFFSET_HEADER), _number(request, LENGTH_HEADER)
         if length > self.limit:
             raise RefusedError(413, f"Expected a result of at most {self.limit} bytes; got {length}.")
+        self._count(held.attempt, digest)
         if partial.path.name in self._uploading:
             raise RefusedError(409, f"The result {digest} is being sent on another connection.")
         if offset > partial.size:
@@ -108,6 +118,17 @@ class Results:
             if gathered and not whole:
                 await asyncio.to_thread(partial.append, offset, bytes(gathered))
         return offset, bytes(gathered)
+
+    def _count(self, attempt: str, digest: str) -> None:
+        """Refuse an attempt that fills the disk with objects that nobody has asked for."""
+        now = time.monotonic()
+        first, stored = self._stored.setdefault(attempt, (now, set()))
+        self._stored.move_to_end(attempt)
+        while len(self._stored) > ATTEMPTS:
+            self._stored.popitem(last=False)
+        stored.add(digest)
+        if self.every_s and len(stored) > SPARE + (now - first) / self.every_s:
+            raise RefusedError(429, f"Expected an object of an attempt every {self.every_s:g} s at most; got {len(stored)}.")
 
     def _verify(self, digest: str) -> None:
         """Make sure that a result is what its digest says, once for each state of its file."""
