@@ -13,7 +13,7 @@ import platform
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -232,8 +232,16 @@ def _settle(study: Study, figures: Figures) -> Tuned:
     method = type(study.method).model_validate(study.method.document() | chosen)
     expected = study.repeats * sum(method.expected_s(figures.costs) for method, _ in settled)
     fields = {name: getattr(study, name) for name in type(study).model_fields}
-    words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in chosen.items() if name != "costs")
-    return Tuned(Study.model_validate(fields | {"method": method}), words or "each point its own split", figures, expected)
+    words = _words(chosen) if alike else "each point its own split"
+    return Tuned(Study.model_validate(fields | {"method": method}), words, figures, expected)
+
+
+def _words(chosen: Mapping[str, Any]) -> str:
+    """Fields and their values for a reader: ``steps per round 7, exchange: bound 1e-08, when never``."""
+    told = {name.replace("_", " "): value for name, value in chosen.items()}
+    return ", ".join(
+        f"{name}: {_words(value)}" if isinstance(value, Mapping) else f"{name} {value}" for name, value in told.items()
+    )
 
 
 def _changes(before: MethodSpec, after: MethodSpec) -> dict[str, Any]:
