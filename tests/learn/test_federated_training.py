@@ -315,6 +315,10 @@ def test_held_data_train_as_others_do_and_stay_where_they_are(
     np.testing.assert_array_equal(ours.arrays["tensor.coefficients"], results[tasks[0].digest].arrays["tensor.coefficients"])
     assert len(ours.document["held"]) == 64
     assert set(ours.arrays) == {"tensor.coefficients"}
+    method = {"rule": MEAN, "privacy": {}, "rounds": 1}
+    private = expand(federation({"institutions": institutions}, method, ["privacy"]))
+    secret = compute(private.tasks)[next(task for task in private.tasks if task.stage == "fit").digest]
+    assert secret.document["held"] != ours.document["held"]  # a plain digest would confirm a guess at the data
     with pytest.raises(InputError, match="only the nodes of bonn hold"):
         expand(federation({"institutions": institutions}))
 

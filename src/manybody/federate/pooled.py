@@ -165,7 +165,7 @@ def _rate(label: str, rounds: Rounds, reached: list[Tensor], method: FederatedLe
     goal, bound = rounds.fixed_point, rounds.rate
     distances = [float(np.linalg.norm(theta - goal)) for theta in reached]
     # Below these, distances are round-off or the errors of an exchange, of up to its bound in every value and round.
-    floor, margin = 1e4 * EPSILON * float(np.linalg.norm(goal)) * len(goal), 1e-6
+    floor, margin = 1e8 * EPSILON * float(np.linalg.norm(goal)) * len(goal), 1e-6
     if method.exchange is not None:
         floor, margin = floor + 100 * method.exchange.bound * math.sqrt(len(goal)), 0.01
     factors = [after / before for before, after in pairwise(distances) if after > floor]

@@ -13,6 +13,7 @@ from manybody.core.digest import digest_bytes
 from manybody.core.errors import InputError, TaskError
 from manybody.core.learning import Learner, LearningProblem, Trained
 from manybody.core.protocols import Context
+from manybody.core.random import Key
 from manybody.core.task import Output, Progress, Task
 from manybody.federate.message import AGREED, TENSOR, contribution, part, sent, state_of, state_output
 from manybody.federate.privacy import noised, privatised, secret_key
@@ -49,12 +50,20 @@ def fit(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     change = _change(task, asked, before, trained)
     if asked.privacy is not None:
         change = _private(task, asked, trained.samples, named(change, asked.party.name))
-    document = _facts(asked, trained) | ({"held": data.document["digest"]} if own else {})
+    document = _facts(asked, trained) | ({"held": _mark(asked, str(data.document["digest"]))} if own else {})
     if asked.exchange is None:
         arrays, told = sent({name: before[name] + change[name] for name in before}, None, task.label)
     else:
         arrays, told = sent(change, asked.exchange.bound, task.label)
     return Output(arrays, document | told)
+
+
+def _mark(asked: Fit, digest: str) -> str:
+    """What tells of which held data a result is: their digest. With privacy, what only the node's secret can make of it.
+
+    A plain digest would let anyone who has a guess at the data confirm it, which no account covers.
+    """
+    return digest if asked.privacy is None else f"{secret_key(Key(0).derive('held', digest), noise_secret()).value:032x}"
 
 
 def _change(task: Task, asked: Fit, before: NamedTensors, trained: Trained) -> NamedTensors:
@@ -70,10 +79,8 @@ def _change(task: Task, asked: Fit, before: NamedTensors, trained: Trained) -> N
 def _private(task: Task, asked: Fit, samples: int, change: NamedTensors) -> NamedTensors:
     """Clipped (unless every record's gradient was) and noised, in proportion to the most that one of those hidden moves it.
 
-    The noise derives from the node's secret, the task and the update itself.
-
-    So the same update computed again gets the same noise, and averaging tells nothing; another update gets noise of its
-    own, and a difference tells nothing either.
+    The noise derives from the node's secret, the task and the update itself. So the same update computed again gets the
+    same noise, and averaging tells nothing; another update gets noise of its own, and a difference tells nothing either.
     """
     content = b"".join(name.encode() + values.tobytes() for name, values in sorted(change.items()))
     key = secret_key(task.key.derive("update", digest_bytes(content)), noise_secret())
