@@ -55,7 +55,7 @@ class Limits:
 
 @dataclass
 class Attempt:
-    """An attempt that is queued, or sent to `node`, and when it was last heard of."""
+    """An attempt that is queued, or sent to `node`, when it was last heard of, and whether a node has gone from under it."""
 
     name: str
     task: Task
@@ -66,6 +66,7 @@ class Attempt:
     node: Node | None = None
     worker: str = ""
     heard: float = 0.0
+    moved: bool = False
 
 
 class Cluster:
@@ -385,15 +386,14 @@ class Cluster:
         self._nodes.pop(address, None)
         self._lonely = time.monotonic()
         for attempt in [attempt for attempt in self._sent.values() if attempt.node and attempt.node.address == address]:
-            if not attempt.worker:  # it waited there, so nothing of it is lost
+            if not attempt.worker and not attempt.moved:  # it waited there: nothing is lost, unless it is why nodes go
                 self._forget(attempt.name)
-                self._queue[attempt.name] = attempt
+                attempt.moved, self._queue[attempt.name] = True, attempt
         there = [name for name, attempt in self._sent.items() if attempt.node and attempt.node.address == address]
         yield from self._lose_all(there, f"gone: {reason}")
 
     def _cut(self) -> None:
         """Give up the line."""
-        line, self._line = self._line, None
-        self._nodes = {}
+        line, self._line, self._nodes = self._line, None, {}
         if line is not None:
             line.close()
