@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from manybody.core.study import Study
 from manybody.core.task import Task
@@ -78,3 +79,20 @@ def test_the_result_of_a_second_try_is_taken_over_only_where_it_was_not_recorded
         found = queue.standings(connection, ["later"])
         assert (queue.orphans(connection) == set()) == recorded
     assert [each.state for each in found] == ([] if recorded else ["finished"])
+
+
+@pytest.mark.parametrize("jump", [86_400.0, -86_400.0])
+def test_a_lease_ends_as_late_as_ever_though_the_clock_was_set(ledger: Ledger, jump: float) -> None:
+    """One attempt was leased 10 s before the clock was set, another after it."""
+    now = time.time()
+    leased = {"before": now - jump - 10.0, "after": now - 1.0}
+    with ledger.database.writing() as connection:
+        for attempt, since in leased.items():
+            queue.submit(connection, queue.Queued(attempt, TASK, {}, frozenset(), 600.0))
+            wanted = update(rows).where(rows.c.attempt == attempt)
+            connection.execute(wanted.values(state="leased", leased=since, expires=since + 15.0))
+        queue.follow_clock(connection, jump, now - 5.0)
+        columns = (rows.c.attempt, rows.c.leased, rows.c.expires)
+        found = {attempt: times for attempt, *times in connection.execute(select(*columns))}
+    assert found["before"] == pytest.approx([now - 10.0, now + 5.0], abs=1e-3)
+    assert found["after"] == pytest.approx([now - 1.0, now + 14.0], abs=1e-3)

@@ -264,7 +264,7 @@ def _waiting() -> Select[Any]:
 def prolong(connection: Connection, member: int, told: Mapping[str, tuple[str, str]], lease_s: float) -> set[str]:
     """Prolong a member's leases, noting worker and progress of each; returns those that it still holds.
 
-    A lease is prolonged up to its deadline and no further.
+    A lease is prolonged up to its deadline and no further; then `expire` takes it back.
     """
     now = time.time()
     held: set[str] = set()
@@ -275,7 +275,7 @@ def prolong(connection: Connection, member: int, told: Mapping[str, tuple[str, s
         changes: dict[str, Any] = {"expires": latest}
         if worker:
             changes |= {"worker": worker, "progress": progress}
-        if connection.execute(update(queue).where(mine & (deadline > now)).values(changes)).rowcount:
+        if connection.execute(update(queue).where(mine).values(changes)).rowcount:
             held.add(attempt)
     return held
 
@@ -331,6 +331,16 @@ def grant_grace(connection: Connection, until: float) -> None:
     deadline = queue.c.leased + queue.c.deadline_s
     latest = case((deadline < until, deadline), else_=until)
     connection.execute(update(queue).where(short).values(expires=latest))
+
+
+def follow_clock(connection: Connection, jump: float, since: float) -> None:
+    """Keep leases as old as they are although the clock was set, by `jump` seconds, at some time after `since`.
+
+    What was leased between `since` and now, by the new time, is left alone.
+    """
+    old = (queue.c.state == "leased") & ~queue.c.leased.between(since, time.time())
+    moved = {"leased": queue.c.leased + jump, "expires": queue.c.expires + jump}
+    connection.execute(update(queue).where(old).values(moved))
 
 
 def drop_orphans(connection: Connection) -> int:

@@ -215,9 +215,10 @@ class _Watch:
     def _take_back(self, connection: Connection) -> tuple[float, float]:
         """Take back the leases that have run out, but not those that nobody had a chance to prolong; how time stood."""
         now, steady = time.time(), time.monotonic()
-        was_set = abs(now - steady - self._offset) > JUMP_S  # leases are kept in time of day, nodes know durations only
-        slept = steady - self._looked > max(JUMP_S, self.gateway.settings.lease_s / 2)  # and heard nobody meanwhile
-        if was_set or slept:
+        jump, pause = now - steady - self._offset, steady - self._looked
+        if was_set := abs(jump) > JUMP_S:  # leases are kept in time of day, nodes know durations only
+            queue.follow_clock(connection, jump, now - pause)
+        if was_set or pause > max(JUMP_S, self.gateway.settings.lease_s / 2):  # it slept, and heard nobody meanwhile
             queue.grant_grace(connection, now + self.gateway.settings.lease_s)
         queue.expire(connection, now)
         self._tended += 1
