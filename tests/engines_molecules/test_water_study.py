@@ -87,6 +87,7 @@ def test_a_task_without_its_state_is_refused(small: Study, make_node: Callable[.
     [
         ("units=reduced", r"in reduced units"),
         ("units={length: 1 nm, energy: 0.5 kJ/mol, mass: 1 u}", r"length: 10 angstrom, energy: 1 kJ/mol, mass: 1 u"),
+        ("system={name: molecule, temperature: 300 K}", r"measures of molecule; got `molecular-pressure`"),
         ("system.cutoff=1.2 nm", r"at most half the box"),
         ("system.switch=0.95 nm", r"at most the cutoff"),
         ("system.density=0.997", r"mass density with a unit"),

@@ -228,11 +228,15 @@ class Estimate:
 
 
 class MeasureSpec(NamedSpec, ABC):
-    """Something measured: how to read it from the outputs of a realisation's measured tasks."""
+    """Something measured: how to read it from the outputs of a realisation's measured tasks.
+
+    `systems` names those that it is defined for, where that is not each one that its `methods` run.
+    """
 
     symbol: ClassVar[str]
     unit: ClassVar[str]
     methods: ClassVar[tuple[str, ...]]
+    systems: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:

@@ -95,6 +95,14 @@ class Study(Spec):
         return self
 
     @model_validator(mode="after")
+    def _measures_suit_system(self) -> Study:
+        for measure in self.measures:
+            if measure.systems and self.system.name not in measure.systems:
+                known = f"It is defined for {', '.join(measure.systems)}."
+                refuse("measures", f"measures of {self.system.name}", f"`{measure.name}`", known)
+        return self
+
+    @model_validator(mode="after")
     def _method_runs_system(self) -> Study:
         if self.system.name not in self.method.systems:
             runs = f"It runs {', '.join(self.method.systems)}."

@@ -37,7 +37,7 @@ def new_study(system: str) -> str:
     method = next((name for name, kind in _members("methods") if issubclass(kind, MethodSpec) and system in kind.systems), None)
     if method is None:
         raise InputError(Problem("methods", f"a method that runs {system}", "none", "Install one; see `manybody methods`."))
-    measures = [name for name, kind in _members("measures") if issubclass(kind, MeasureSpec) and method in kind.methods]
+    measures = [name for name, kind in _members("measures") if issubclass(kind, MeasureSpec) and _reads(kind, system, method)]
     document = {
         "name": system,
         "title": f"A study of {system}",
@@ -55,6 +55,10 @@ def new_study(system: str) -> str:
         raise InputError(problem) from error
     header = f"A study of {system}: {spec.summary}.\nEvery field is shown; those with a default may go."
     return dump_study(study, header) + _SWEEP_HINT.format(path=f"system.{parameters(spec)[0].name}")
+
+
+def _reads(measure: type[MeasureSpec], system: str, method: str) -> bool:
+    return method in measure.methods and (not measure.systems or system in measure.systems)
 
 
 _SWEEP_HINT = """

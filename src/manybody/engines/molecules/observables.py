@@ -9,7 +9,6 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from manybody.core.errors import TaskError
 from manybody.core.protocols import ClosedForm, MeasureSpec, Samples
 from manybody.core.study import Point
 from manybody.core.task import Output
@@ -42,12 +41,13 @@ class MolecularPressure(MeasureSpec):
     symbol: ClassVar[str] = "p"
     unit: ClassVar[str] = "bar"
     methods: ClassVar[tuple[str, ...]] = ("force-field-dynamics",)
+    systems: ClassVar[tuple[str, ...]] = ("water-box",)
 
     name: Literal["molecular-pressure"] = "molecular-pressure"
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
-        """One value a sample; NaN in vacuum, where there is no pressure."""
-        volume = point.system.box**3 if isinstance(point.system, WaterBox) else math.nan
+        """One value a sample."""
+        volume = _water(point)[0].box ** 3
         total = 2 * _joined(outputs, "centre_kinetic_energy") + _joined(outputs, "virial")
         return _plain(point, BAR * total / (3 * volume))
 
@@ -63,6 +63,7 @@ class CentreTemperature(MeasureSpec):
     symbol: ClassVar[str] = "T_cm/T"
     unit: ClassVar[str] = ""
     methods: ClassVar[tuple[str, ...]] = ("force-field-dynamics",)
+    systems: ClassVar[tuple[str, ...]] = ("water-box",)
 
     name: Literal["centre-temperature"] = "centre-temperature"
 
@@ -90,6 +91,7 @@ class OxygenDistribution(MeasureSpec):
     symbol: ClassVar[str] = "g_OO(r)"
     unit: ClassVar[str] = ""
     methods: ClassVar[tuple[str, ...]] = ("force-field-dynamics",)
+    systems: ClassVar[tuple[str, ...]] = ("water-box",)
 
     name: Literal["oxygen-distribution"] = "oxygen-distribution"
     bins: int = Field(100, ge=4, le=10_000, description="intervals of r up to half the box")
@@ -109,6 +111,7 @@ class CoordinationNumber(MeasureSpec):
     symbol: ClassVar[str] = "n_OO"
     unit: ClassVar[str] = ""
     methods: ClassVar[tuple[str, ...]] = ("force-field-dynamics",)
+    systems: ClassVar[tuple[str, ...]] = ("water-box",)
 
     name: Literal["coordination-number"] = "coordination-number"
     radius: float = Field(0.33, gt=0, le=0.9, description="distance between oxygens, nm; 0.33 is about the first minimum of g_OO")
@@ -133,8 +136,7 @@ def _distribution(system: WaterBox, outputs: Sequence[Output], edges: np.ndarray
 
 
 def _water(point: Point) -> tuple[WaterBox, ForceFieldDynamics]:
-    if not isinstance(point.system, WaterBox):
-        raise TaskError(f"expected the system water-box to measure this; got {point.system.name}. Take this measure out.")
+    assert isinstance(point.system, WaterBox)
     assert isinstance(point.method, ForceFieldDynamics)
     return point.system, point.method
 
