@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import ase
 import ase.io
 import numpy as np
 import pytest
+import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,15 @@ from manybody.learn.potentials.radial import RadialLearner, basis, clipped_mean,
 CUTOFF = 2.0
 RADIAL = {"name": "radial-basis", "functions": 9, "shortest": 0.85}
 NETWORK = {"name": "pair-network", "hidden": 6}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tensors this small are slower on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def made(model: dict[str, object], force_weight: float = 0.7) -> PotentialLearner:
