@@ -17,7 +17,7 @@ from pathlib import Path
 
 from distributed import Client, as_completed
 
-from benchmarks.filling import KINDS, TARGET, UNIT, fill, rate
+from benchmarks.filling import KINDS, UNIT, fill, rate
 from benchmarks.measure import Result, compare
 from manybody.core.task import Task
 from manybody.network.cluster import Cluster
@@ -39,7 +39,7 @@ def run() -> list[Result]:
         bare = Bare(stack.enter_context(Client(machines.address, security=machines.security)))  # type: ignore[no-untyped-call]
         return [
             compare(
-                f"cluster-{name}", UNIT, TARGET, partial(rate, ours.compute, kind), partial(rate, bare.compute, kind),
+                f"cluster-{name}", UNIT, kind.target, partial(rate, ours.compute, kind), partial(rate, bare.compute, kind),
                 f"Dask {version('distributed')}", ROUNDS,
             )
             for name, kind in KINDS.items()

@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 
 from benchmarks.bare_queue import BareQueue
-from benchmarks.filling import KINDS, TARGET, UNIT, rate
+from benchmarks.filling import KINDS, UNIT, rate
 from benchmarks.measure import Result, beside_limit, compare
 from manybody.core.task import Task
 from manybody.network.federation.backend import Federation
@@ -38,7 +38,7 @@ def run() -> list[Result]:
         bare = stack.enter_context(BareQueue(folder / "bare", NODES))
         results = {
             name: compare(
-                f"gateway-{name}", UNIT, TARGET, partial(rate, ours.compute, kind), partial(rate, bare.compute, kind),
+                f"gateway-{name}", UNIT, kind.target, partial(rate, ours.compute, kind), partial(rate, bare.compute, kind),
                 bare.version, ROUNDS,
             )
             for name, kind in KINDS.items()
