@@ -55,9 +55,7 @@ class Word:
         book = self._book
         assured = self._assured(self.policy)
         open_ones = f"; {self.undecided} could not be settled, nobody being left to ask" if self.undecided else ""
-        alone = (
-            f"; {book['taken at its word']} that no other could compute taken at their word" if self.plan.alone else ""
-        )
+        alone = f"; {book['taken at its word']} that no other could compute taken at their word" if self.plan.alone else ""
         caught = ", ".join(f"{name} ({number})" for name, number in sorted(self._caught.items())) or "none"
         return [
             Finding(
