@@ -1,7 +1,7 @@
 """Conductor: what a task costs beyond its own time on this machine, and tasks a second beside a pool of processes.
 
 Ours: a run of a plan, as `manybody run` conducts it, on as many worker processes as there are cores. Each task is claimed and
-finished in the ledger, each by a transaction that reaches the disk; its result is encoded, digested and synced. The peer:
+finished in the ledger, the latter by a transaction that is synced; its result is encoded, digested and synced. The peer:
 the same stage called through `concurrent.futures.ProcessPoolExecutor`, its result in the caller's memory; no target is set
 beside it, for it keeps nothing.
 """
