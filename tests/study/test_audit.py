@@ -435,6 +435,21 @@ def test_trust_grows_with_what_is_found_right(place: Home) -> None:
     assert site.records() == (known, chances)
 
 
+def test_what_another_run_has_decided_on_a_result_stands(place: Home) -> None:
+    """A run that knew the node before, and would hardly have drawn, takes over that another has."""
+    site = Site(place, chains(2, 2), good(3))
+    with closing(place.ledger()) as ledger:
+        trusting = TrustPolicy(arbiter=False, spot=0.0, tolerated=1e9)
+        waiting = Auditor(site.tasks, STUDY.digest, ledger, place.secret, trusting, Roster(ledger), same_bits)
+        site.conduct()
+        rows = [(each, ledger.result(each.digest)) for each in site.tasks if not each.replica]
+        for each, row in rows:
+            assert row is not None
+            waiting.adopt(each, row.attempt, row.worker, row.result)
+        waiting.review()
+        assert {wanted.replicated(0).digest for wanted in waiting.wanted()} == {each.digest for each, _ in rows}
+
+
 def test_decisions_follow_from_a_secret_and_not_from_the_study(tmp_path: Path) -> None:
     """Two homes draw differently; one draws the same again, however often it is asked."""
     drawn = []

@@ -103,6 +103,13 @@ def standings(connection: Connection) -> dict[str, Standing]:
     return {node: Standing(number, agreed or 0, times or 0) for node, number, agreed, times in found}
 
 
+def decided(connection: Connection, attempt: str) -> Audit | None:
+    """What was decided on the result of an attempt, if anything was."""
+    columns = [audits.c[name] for name in Audit.__dataclass_fields__]
+    row = connection.execute(select(*columns).where(audits.c.attempt == attempt)).mappings().one_or_none()
+    return Audit(**row) if row else None
+
+
 def of(connection: Connection, computations: Sequence[str]) -> list[Audited]:
     """Every audited result of some computations, those that no longer count too, in the order in which they came."""
     columns = [audits.c[name] for name in Audit.__dataclass_fields__]

@@ -144,9 +144,19 @@ class Auditor:
         self._dirty.add(case.task.digest)
 
     def adopt(self, task: Task, attempt: str, worker: str, result: str) -> None:
-        """Take a result of an earlier or another run into account; what is decided on it is recorded with the next review."""
+        """Take a result of an earlier or another run into account, with what that run has decided on it.
+
+        Where nothing was decided, trust having been off, it is now, and recorded with the next review.
+        """
         if attempt not in self._decided:
-            self._unrecorded.append(self.decide(task, attempt, worker))
+            with self.ledger.database.reading() as connection:
+                known = audits.decided(connection, attempt)
+            if known:
+                self._decided[attempt] = known
+                record = self.records.get(known.node, NodeRecord(known.node))
+                self.records[known.node] = record.with_result()
+            else:
+                self._unrecorded.append(self.decide(task, attempt, worker))
         self.hear(task, attempt, worker, result)
 
     def look(self, task: Task, output: Output) -> None:
