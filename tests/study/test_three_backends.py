@@ -17,17 +17,10 @@ from manybody.study.expand import expand
 from manybody.study.file import load_study
 from manybody.study.run import RunOptions, run_study
 from manybody.testing.federation import Town
+from manybody.testing.three_backends import Silent
 
 GALLERY = Path(__file__).parents[2] / "studies" / "advection-diffusion"
 SMALL = ("rows=48", "columns=48", "time_step=0.01", "sample_every=0.05", "duration=0.1", "steps_per_round=1")
-
-
-class Silent:
-    def planned(self, *told: object) -> None: ...
-
-    def event(self, *told: object) -> None: ...
-
-    def judged(self, *told: object) -> None: ...
 
 
 def study(*settings: str) -> Study:

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from manybody.core.dynamics import Thermostat
 from manybody.core.errors import InputError, Problem, TaskError
 from manybody.core.random import Key
 from manybody.engines.molecules.amber import read_amber
 from manybody.engines.molecules.forces import Evaluation, ForceField, NearLists, ewald_plan
-from manybody.engines.molecules.spec import Molecule, Thermostat, WaterBox, content_of
+from manybody.engines.molecules.spec import Molecule, WaterBox, content_of
 from manybody.engines.molecules.state import MoleculeState
 from manybody.engines.molecules.topology import Array, Topology, with_rigid_hydrogens
 from manybody.engines.molecules.water import water_lattice, water_topology

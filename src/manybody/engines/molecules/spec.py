@@ -13,8 +13,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from manybody.core.dynamics import Leg, Thermostat, refuse_unless_times_nest
 from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
-from manybody.core.spec import Spec, refuse, refuse_unless_multiple
+from manybody.core.spec import refuse
 from manybody.core.study import Realisation
 from manybody.core.task import Task
 from manybody.core.units import Dimension, Length, Temperature, Time, UnitSystem
@@ -28,7 +29,6 @@ FILES = Path(__file__).parent / "files"
 
 WaterModel = Literal["spce", "tip3p"]
 Electrostatics = Literal["pme", "reaction-field"]
-Thermostat = Literal["bussi", "langevin", "none"]
 Rigid = Literal["none", "h-bonds"]
 MassDensity = Annotated[float, Dimension("mass density", "g/cm^3", length=-3, mass=1)]
 
@@ -121,22 +121,6 @@ def content_of(*paths: Path) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)).hexdigest()
 
 
-class Leg(Spec):
-    """One stretch of dynamics: what a node needs to know to compute it. Times in ps."""
-
-    thermostat: Thermostat
-    thermostat_time: float
-    time_step: float
-    time: float
-    sample_every: float
-    frame_every: float
-
-    @property
-    def steps(self) -> int:
-        """Time steps of the leg."""
-        return max(1, round(self.time / self.time_step))
-
-
 class ForceFieldDynamics(MethodSpec):
     """Newton's equations with rigid bonds by a symmetric splitting, with a thermostat at mid-step (geodesic BAOAB).
 
@@ -172,8 +156,7 @@ class ForceFieldDynamics(MethodSpec):
 
     @model_validator(mode="after")
     def _times_nest(self) -> ForceFieldDynamics:
-        for field, inner in (("sample_every", "time_step"), ("frame_every", "sample_every"), ("segment", "frame_every")):
-            refuse_unless_multiple(self, field, inner)
+        refuse_unless_times_nest(self)
         return self
 
     def suits(self, system: SystemSpec) -> None:
@@ -184,8 +167,7 @@ class ForceFieldDynamics(MethodSpec):
 
     def leg(self, **changes: Any) -> Leg:
         """A leg with this method's settings, changed where said."""
-        fields = {field: getattr(self, field) for field in Leg.model_fields if field != "time"}
-        return Leg.model_validate(fields | changes)
+        return Leg.of(self, **changes)
 
     def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
         """Equilibration, then as many segments as the duration takes."""

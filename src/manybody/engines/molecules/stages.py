@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from manybody.core.dynamics import Leg
 from manybody.core.errors import TaskError
 from manybody.core.protocols import Context
 from manybody.core.task import Output, Progress, Task
 from manybody.engines.molecules.engine import MoleculeEngine, Trace
-from manybody.engines.molecules.spec import ForceFieldDynamics, Leg, Molecule, WaterBox
+from manybody.engines.molecules.spec import ForceFieldDynamics, Molecule, WaterBox
 from manybody.engines.molecules.state import MoleculeState
 from manybody.numerics.statistics import linear_drift
 

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manybody.core.dynamics import Thermostat
 from manybody.core.errors import TaskError
 from manybody.core.random import Key
-from manybody.engines.particles.spec import LennardJonesLiquid, Thermostat
+from manybody.engines.particles.spec import LennardJonesLiquid
 from manybody.engines.particles.state import ParticleState
 from manybody.numerics import jit, plain_dynamics
 from manybody.numerics.integrators import LANGEVIN, NO_BATH, RESCALING, HeatBath

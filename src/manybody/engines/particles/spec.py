@@ -8,13 +8,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from manybody.core.dynamics import Leg, Thermostat, refuse_unless_times_nest
 from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
-from manybody.core.spec import Spec, refuse, refuse_unless_multiple
+from manybody.core.spec import refuse
 from manybody.core.study import Realisation
 from manybody.core.task import Task
 from manybody.core.units import Length, NumberDensity, Temperature, Time
-
-Thermostat = Literal["bussi", "langevin", "none"]
 
 
 class LennardJonesLiquid(SystemSpec):
@@ -47,22 +46,6 @@ class LennardJonesLiquid(SystemSpec):
                 f"Lower the cutoff, or take at least {atoms} atoms at this density.",
             )
         return self
-
-
-class Leg(Spec):
-    """One stretch of dynamics: what a node needs to know to compute it."""
-
-    thermostat: Thermostat
-    thermostat_time: float
-    time_step: float
-    time: float
-    sample_every: float
-    frame_every: float
-
-    @property
-    def steps(self) -> int:
-        """Time steps of the leg."""
-        return max(1, round(self.time / self.time_step))
 
 
 class MolecularDynamics(MethodSpec):
@@ -106,14 +89,12 @@ class MolecularDynamics(MethodSpec):
 
     @model_validator(mode="after")
     def _times_nest(self) -> MolecularDynamics:
-        for field, inner in (("sample_every", "time_step"), ("frame_every", "sample_every"), ("segment", "frame_every")):
-            refuse_unless_multiple(self, field, inner)
+        refuse_unless_times_nest(self)
         return self
 
     def leg(self, **changes: Any) -> Leg:
         """A leg with this method's settings, changed where said."""
-        fields = {field: getattr(self, field) for field in Leg.model_fields if field != "time"}
-        return Leg.model_validate(fields | changes)
+        return Leg.of(self, **changes)
 
     def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
         """Equilibration, then as many segments as the duration takes."""

@@ -9,11 +9,12 @@ from dataclasses import fields, replace
 import numpy as np
 import torch
 
+from manybody.core.dynamics import Leg
 from manybody.core.errors import TaskError
 from manybody.core.protocols import Context
 from manybody.core.task import Output, Progress, Task
 from manybody.engines.particles.engine import LiquidEngine, Trace
-from manybody.engines.particles.spec import Leg, LennardJonesLiquid, MolecularDynamics
+from manybody.engines.particles.spec import LennardJonesLiquid, MolecularDynamics
 from manybody.engines.particles.state import ParticleState
 
 MELTING_SHARE = 0.2  # of the equilibration, spent hot
