@@ -73,7 +73,8 @@ def _evaluate(node: ast.expr, names: dict[str, Any], functions: dict[str, Any]) 
             value = _evaluate(operand, names, functions)
             return -value if isinstance(op, ast.USub) else value
         case ast.Call(func=ast.Name(id=name), args=[argument]):
-            return functions[name](torch.as_tensor(_evaluate(argument, names, functions)))
+            value = _evaluate(argument, names, functions)  # of a number torch would take the root in single precision
+            return functions[name](value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64))
         case ast.BinOp(left=left, op=op, right=right):
             a, b = _evaluate(left, names, functions), _evaluate(right, names, functions)
             match op:
