@@ -9,6 +9,7 @@ rest of the sum is that of `ewald.py`, whose conventions hold here. Source: U. E
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -179,6 +180,20 @@ class PMEPlan:
             self.charges, cell, self.parameters, self.coulomb_constant, self.exclusions, self.remove_net_force,
             self.measured_error, self.threads,
         )  # fmt: skip
+
+    def scaled(self, factor: float) -> PMEPlan:
+        """The same plan in a cell `factor` times as long, with alpha / factor and the cutoff times it, at no cost.
+
+        The sum in other units of length: its error relative to the forces stays what it is. Both plans share the room to
+        work in, so they serve one thread together.
+        """
+        plan = copy.copy(self)
+        was = self.parameters
+        plan.parameters = replace(was, alpha=was.alpha / factor, cutoff=was.cutoff * factor)
+        plan.cell, plan.inverse, plan.volume = self.cell * factor, self.inverse / factor, self.volume * factor**3
+        plan._influence = self._influence / factor
+        plan._pairs = self._pairs.scaled(factor)
+        return plan
 
     def neighbours(self, positions: Array, near: LatticeList | None = None) -> LatticeList:
         """The neighbour list of positions [atoms, 3]: `near` itself while it still holds, or a new one."""

@@ -10,6 +10,7 @@ Force and energy come from the same polynomial, so the force is the exact deriva
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -230,7 +231,17 @@ class ScreenedPairs:
             if self.error <= tolerance:
                 break
         self.coefficients = coefficients.astype(kind)
-        square = cutoff**2
+        self._reach(alpha, cutoff)
+
+    def scaled(self, factor: float) -> ScreenedPairs:
+        """The sum with alpha / factor and the cutoff times `factor`: alpha r is what it was, so the polynomial stays."""
+        pairs = copy.copy(self)
+        pairs._reach(self.alpha / factor, self.cutoff * factor)
+        return pairs
+
+    def _reach(self, alpha: float, cutoff: float) -> None:
+        kind, square = self.coefficients.dtype.type, cutoff**2
+        self.alpha, self.cutoff = alpha, cutoff
         self.constants = tuple(kind(v) for v in (square, 2 / square, alpha, 4 * alpha / square, 1.0, 0.0))
 
     def start(self, positions: Array, charges: Array, near: LatticeList, virial: bool = False) -> DirectSum:

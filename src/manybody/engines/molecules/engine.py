@@ -20,7 +20,8 @@ from manybody.core.dynamics import Thermostat
 from manybody.core.errors import InputError, Problem, TaskError
 from manybody.core.random import Key
 from manybody.engines.molecules.amber import read_amber
-from manybody.engines.molecules.forces import Evaluation, ForceField, NearLists, ewald_plan
+from manybody.engines.molecules.barostat import Barostat, Place, first_width, in_box
+from manybody.engines.molecules.forces import Evaluation, ForceField, ewald_plan
 from manybody.engines.molecules.spec import Molecule, WaterBox, content_of
 from manybody.engines.molecules.state import MoleculeState
 from manybody.engines.molecules.topology import Array, Topology, with_rigid_hydrogens
@@ -39,7 +40,7 @@ CALIBRATION = Key.from_seed(0, "particle-mesh Ewald")  # the configuration its e
 class Trace:
     """What a stretch of dynamics recorded, each [samples]; momentum [samples, 3]. kJ/mol, nm, ps, u.
 
-    virial and centre_kinetic_energy are of the molecules' centres of mass.
+    virial and centre_kinetic_energy are of the molecules' centres of mass; volume is 0 in vacuum.
     """
 
     potential_energy: np.ndarray
@@ -47,15 +48,22 @@ class Trace:
     kinetic_energy: np.ndarray
     centre_kinetic_energy: np.ndarray
     heat: np.ndarray
+    volume: np.ndarray
     momentum: np.ndarray
+
+
+def volume(field: ForceField) -> float:
+    """Volume of the box of a force field, nm^3; 0 in vacuum."""
+    return 0.0 if field.box is None else float(field.box.prod())
 
 
 class MoleculeEngine:
     """Advances a box of water, or a molecule in vacuum; passes `manybody.testing.engine`.
 
     thermostat: ``bussi`` (stochastic velocity rescaling), ``langevin`` or ``none``, with relaxation time
-    `thermostat_time`, ps. time_step: ps. temperature: k_B T in kJ/mol, that of the system unless given. Compiled kernels
-    run on one thread of a CPU. Raises `InputError` where a file is missing or differs from the one that was asked for.
+    `thermostat_time`, ps. time_step: ps. temperature: k_B T in kJ/mol, that of the system unless given. With a `barostat` the
+    box changes, and the system's is the one it starts from. Compiled kernels run on one thread of a CPU. Raises
+    `InputError` where a file is missing or differs from the one that was asked for.
     """
 
     def __init__(
@@ -65,8 +73,9 @@ class MoleculeEngine:
         thermostat: Thermostat = "none",
         thermostat_time: float = 0.5,
         temperature: float | None = None,
+        barostat: Barostat | None = None,
     ) -> None:
-        self.system, self.time_step = system, time_step
+        self.system, self.time_step, self.barostat = system, time_step, barostat
         if isinstance(system, WaterBox):
             self.field, self.start = _water(system), None
         else:
@@ -100,7 +109,8 @@ class MoleculeEngine:
         topology.constraints.steer(x, v)
         v = self._at_rest(x, v)
         box = np.zeros(3) if self.field.box is None else self.field.box
-        return MoleculeState(torch.from_numpy(x), torch.from_numpy(v), torch.from_numpy(box.copy()), key)
+        first = first_width(topology.molecules) if self.barostat else 0.0
+        return MoleculeState(torch.from_numpy(x), torch.from_numpy(v), torch.from_numpy(box.copy()), key, width=first)
 
     def step(self, state: MoleculeState, steps: int = 1) -> MoleculeState:
         """The state `steps` time steps later."""
@@ -111,29 +121,35 @@ class MoleculeEngine:
 
         Raises `TaskError` with step, atom and remedy where the run explodes or a rigid bond cannot be kept.
         """
-        rows = np.empty((samples, 8))
-        x, v = state.positions.numpy().copy(), state.velocities.numpy().copy()
-        self._refuse(~np.isfinite(x + v).all(axis=1), state.step)
+        rows = np.empty((samples, 9))
+        v, width = state.velocities.numpy().copy(), state.width
+        self._refuse(~np.isfinite(state.positions.numpy() + v).all(axis=1), state.step)
         steps, heat = samples * stride, state.heat
-        near = self.field.lists(x)  # afresh, so that the state alone determines every later bit
-        found = self.field.evaluate(x, near)
+        place = self._place(state)  # with fresh lists, so that the state alone determines every later bit
         for step in range(steps):
             if step % NOISE_STEPS == 0:
                 wanted = min(NOISE_STEPS, steps - step)
                 noise, chi2 = self.bath.noise(state.key, state.step + step, wanted, self.topology.atoms)
             try:
-                x, v, near, found, gained = self._step(x, v, near, found, noise, chi2, step % NOISE_STEPS)
+                place, gained = self._step(place, v, noise, chi2, step % NOISE_STEPS)
             except ConstraintError as error:
                 raise TaskError(f"Step {state.step + step}: {error}. {self._remedy}") from error
-            self._refuse_explosion(v, found, state.step + step)
+            self._refuse_explosion(v, place.found, state.step + step)
             heat += gained
+            done = state.step + step + 1
+            if self.barostat and done % self.barostat.every == 0:
+                before = place.found.energy
+                place, width = self.barostat.move(self.field, place, width, state.key, done // self.barostat.every)
+                heat += place.found.energy - before
             if (step + 1) % stride == 0:
-                virial = self.field.molecular_virial(x, found)
-                rows[step // stride, :5] = found.energy, virial, self._kinetic(v), self._centre_kinetic(v), heat
-                rows[step // stride, 5:] = self.topology.masses @ v
-        after = replace(state, positions=torch.from_numpy(x), velocities=torch.from_numpy(v), step=state.step + steps, heat=heat)
-        energy, virials, kinetic, centres, heats = rows[:, :5].T.copy()
-        return after, Trace(energy, virials, kinetic, centres, heats, rows[:, 5:].copy())
+                rows[step // stride, :6] = *self._look(place, v), heat, volume(place.field)
+                rows[step // stride, 6:] = self.topology.masses @ v
+        after = replace(
+            state, positions=torch.from_numpy(place.positions), velocities=torch.from_numpy(v), step=state.step + steps,
+            box=torch.from_numpy(place.field.box.copy()) if place.field.box is not None else state.box, heat=heat, width=width,
+        )  # fmt: skip
+        energy, virials, kinetic, centres, heats, volumes = rows[:, :6].T.copy()
+        return after, Trace(energy, virials, kinetic, centres, heats, volumes, rows[:, 6:].copy())
 
     def at_rest(self, state: MoleculeState) -> MoleculeState:
         """The state without total momentum, and in vacuum without total rotation, heated to the kinetic energy it had."""
@@ -146,21 +162,16 @@ class MoleculeEngine:
 
     def observables(self, state: MoleculeState) -> dict[str, float]:
         """Potential energy a molecule, temperature, and in a box the pressure, kJ/(mol nm^3)."""
-        x, v = state.positions.numpy(), state.velocities.numpy()
-        found = self.field.evaluate(x)
-        told = {
-            "potential_energy": found.energy / self.topology.molecules,
-            "temperature": 2 * self._kinetic(v) / self.freedom,
-        }
+        energy, virial, kinetic, centres = self._look(self._place(state), state.velocities.numpy())
+        told = {"potential_energy": energy / self.topology.molecules, "temperature": 2 * kinetic / self.freedom}
         if self.field.box is not None:
-            volume = float(self.field.box.prod())
-            told["pressure"] = (2 * self._centre_kinetic(v) + self.field.molecular_virial(x, found)) / (3 * volume)
+            told["pressure"] = (2 * centres + virial) / (3 * float(state.box.prod()))
         return told
 
     def conserved(self, state: MoleculeState) -> dict[str, float]:
         """Energy less heat, in units of kT a degree of freedom, and momentum where no noise acts, in thermal ones of 1 u."""
         v = state.velocities.numpy()
-        energy = self.field.evaluate(state.positions.numpy()).energy + self._kinetic(v) - state.heat
+        energy = self._place(state).found.energy + self._kinetic(v) - state.heat
         found = {"effective_energy": energy / (self.freedom * self.bath.kT)}
         if self.bath.kind != LANGEVIN:
             for axis, value in zip("xyz", self.topology.masses @ v, strict=True):
@@ -184,22 +195,31 @@ class MoleculeEngine:
 
     # --- one step --------------------------------------------------------------------------------------------------
 
-    def _step(
-        self, x: Array, v: Array, near: NearLists | None, found: Evaluation, noise: Array, chi2: Array, step: int
-    ) -> tuple[Array, Array, NearLists | None, Evaluation, float]:
-        """Positions, velocities, lists, forces after a step, and the heat taken up in it."""
-        dt, gained = self.time_step, 0.0
-        self._kick(x, v, found.forces)
+    def _step(self, place: Place, v: Array, noise: Array, chi2: Array, step: int) -> tuple[Place, float]:
+        """Where the atoms are after a step, and the heat taken up in it; velocities change in place."""
+        dt, gained, x = self.time_step, 0.0, place.positions
+        self._kick(x, v, place.found.forces)
         if self.bath.kind == NO_BATH:
             x = self._drift(x, v, dt)
         else:
             x = self._drift(x, v, 0.5 * dt)
             gained = self._exchange_heat(x, v, noise, chi2, step)
             x = self._drift(x, v, 0.5 * dt)
-        near = self.field.lists(x, near)
-        found = self.field.evaluate(x, near)
+        near = place.field.lists(x, place.near)
+        found = place.field.evaluate(x, near)
         self._kick(x, v, found.forces)
-        return x, v, near, found, gained
+        return Place(place.field, x, near, found), gained
+
+    def _place(self, state: MoleculeState) -> Place:
+        """Where the atoms of a state are, in the state's own box."""
+        field, x = in_box(self.field, state.box.numpy()), state.positions.numpy().copy()
+        near = field.lists(x)
+        return Place(field, x, near, field.evaluate(x, near))
+
+    def _look(self, place: Place, v: Array) -> tuple[float, float, float, float]:
+        """Potential energy, virial, kinetic energy, and that of the centres of mass."""
+        virial = place.field.molecular_virial(place.positions, place.found)
+        return place.found.energy, virial, self._kinetic(v), self._centre_kinetic(v)
 
     def _kick(self, x: Array, v: Array, forces: Array) -> None:
         """B(dt/2), in place."""

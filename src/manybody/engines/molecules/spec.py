@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from manybody.core.dynamics import Leg, Thermostat, refuse_unless_times_nest
 from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
-from manybody.core.spec import refuse
+from manybody.core.spec import refuse, refuse_unless_multiple
 from manybody.core.study import Realisation
 from manybody.core.task import Task
-from manybody.core.units import Dimension, Length, Temperature, Time, UnitSystem
+from manybody.core.units import PRESSURE, Dimension, Length, Temperature, Time, UnitSystem
 
 AVOGADRO = 6.02214076e23
 MOLECULAR_UNITS = UnitSystem(length=1e-9, energy=1e3 / AVOGADRO, mass=1e-3 / AVOGADRO)
@@ -30,6 +30,7 @@ FILES = Path(__file__).parent / "files"
 WaterModel = Literal["spce", "tip3p"]
 Electrostatics = Literal["pme", "reaction-field"]
 Rigid = Literal["none", "h-bonds"]
+Pressure = Annotated[float, PRESSURE]
 MassDensity = Annotated[float, Dimension("mass density", "g/cm^3", length=-3, mass=1)]
 
 
@@ -121,13 +122,34 @@ def content_of(*paths: Path) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)).hexdigest()
 
 
+class MoleculeLeg(Leg):
+    """A stretch of dynamics of molecules: at constant pressure where `pressure` is given, moved each `volume_every`."""
+
+    pressure: Pressure | None = None
+    volume_every: Time | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unused(handler(self))
+
+
+def without_unused(document: dict[str, Any]) -> dict[str, Any]:
+    """A document without the settings of a barostat where there is none: studies from before there was one stay the same."""
+    if document["pressure"] is not None:
+        return document
+    return {name: value for name, value in document.items() if name not in ("pressure", "volume_every")}
+
+
 class ForceFieldDynamics(MethodSpec):
     """Newton's equations with rigid bonds by a symmetric splitting, with a thermostat at mid-step (geodesic BAOAB).
 
     A realisation is a chain of tasks: equilibrate, then segments, each starting from the state the one before ended in.
+    With a `pressure`, the volume of a box is moved at random and accepted or not, after each `volume_every`.
     """
 
-    summary: ClassVar[str] = "molecules with rigid bonds (SETTLE, SHAKE): NVE, or NVT by velocity rescaling or Langevin"
+    summary: ClassVar[str] = (
+        "molecules with rigid bonds: NVE, NVT by velocity rescaling or Langevin, or NPT by a Monte Carlo barostat"
+    )
     version: ClassVar[str] = "1"
     systems: ClassVar[tuple[str, ...]] = ("water-box", "molecule")
     stages: ClassVar[Mapping[str, str]] = {
@@ -148,6 +170,8 @@ class ForceFieldDynamics(MethodSpec):
     thermostat: Thermostat = Field("bussi", description="`bussi` (stochastic velocity rescaling), `langevin`, or `none` (NVE)")
     thermostat_time: Time = Field(0.5, gt=0, description="relaxation time of the thermostat")
     time_step: Time = Field(0.002, gt=0, le=0.004, description="time step; above 4 fs water turns too far in one step")
+    pressure: Pressure | None = Field(None, description="keep this pressure instead of the volume; leave it out for none")
+    volume_every: Time = Field(0.05, gt=0, description="simulated time between moves of the volume")
     equilibration: Time = Field(20.0, gt=0, description="simulated time before anything is measured")
     duration: Time = Field(100.0, gt=0, description="simulated time that is measured, each repeat")
     segment: Time = Field(25.0, gt=0, description="simulated time between checkpoints: one task")
@@ -157,17 +181,29 @@ class ForceFieldDynamics(MethodSpec):
     @model_validator(mode="after")
     def _times_nest(self) -> ForceFieldDynamics:
         refuse_unless_times_nest(self)
+        if self.pressure is not None:
+            refuse_unless_multiple(self, "volume_every", "time_step")
+            if self.thermostat == "none":
+                refuse("thermostat", "a thermostat at constant pressure", "none", "Take `bussi` or `langevin`.")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unused(handler(self))
+
     def suits(self, system: SystemSpec) -> None:
-        """Bonds to hydrogen that are not rigid oscillate within 9 fs: they need steps of a fs or less."""
+        """No pressure in vacuum. Bonds to hydrogen that are not rigid oscillate within 9 fs: they need steps of a fs or less."""
+        if isinstance(system, Molecule) and self.pressure is not None:
+            refuse("pressure", "none for a molecule in vacuum", f"{self.pressure:g}", "Leave it out, or take a `water-box`.")
         if isinstance(system, Molecule) and system.rigid == "none" and self.time_step > 0.00125:
             remedy = "Take `time_step: 1 fs`, or `rigid: h-bonds` in the system."
             refuse("time_step", "at most 1.25 fs where bonds to hydrogen are flexible", f"{1e3 * self.time_step:g} fs", remedy)
 
-    def leg(self, **changes: Any) -> Leg:
+    def leg(self, **changes: Any) -> MoleculeLeg:
         """A leg with this method's settings, changed where said."""
-        return Leg.of(self, **changes)
+        leg = MoleculeLeg.of(self, **changes)
+        assert isinstance(leg, MoleculeLeg)
+        return leg
 
     def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
         """Equilibration, then as many segments as the duration takes."""
@@ -211,12 +247,20 @@ class ForceFieldDynamics(MethodSpec):
         last = realisation.tasks[-1]
         point = realisation.point
         step = self.time_step * factor
-        leg = self.leg(thermostat="none", time_step=step, time=500 * self.time_step, sample_every=step, frame_every=500 * step)
+        leg = self.leg(
+            thermostat="none", pressure=None, time_step=step, time=500 * self.time_step, sample_every=step, frame_every=500 * step
+        )
         assert isinstance(point.system, WaterBox | Molecule)
         return self._task("conserve", point.system, leg, last.seed, realisation.repeat, {"state": last.digest})
 
     def _task(
-        self, stage: str, system: WaterBox | Molecule, leg: Leg, seed: int, repeat: int, inputs: dict[str, str] | None = None
+        self,
+        stage: str,
+        system: WaterBox | Molecule,
+        leg: MoleculeLeg,
+        seed: int,
+        repeat: int,
+        inputs: dict[str, str] | None = None,
     ) -> Task:
         seconds = 3e-6 * system.atoms if isinstance(system, WaterBox) else 2e-4  # a step, on one core of the 2020s
         return Task(

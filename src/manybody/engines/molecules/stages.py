@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from manybody.core.dynamics import Leg
 from manybody.core.errors import TaskError
 from manybody.core.protocols import Context
 from manybody.core.task import Output, Progress, Task
+from manybody.engines.molecules.barostat import Barostat
 from manybody.engines.molecules.engine import MoleculeEngine, Trace
-from manybody.engines.molecules.spec import ForceFieldDynamics, Molecule, WaterBox
+from manybody.engines.molecules.spec import ForceFieldDynamics, Molecule, MoleculeLeg, WaterBox
 from manybody.engines.molecules.state import MoleculeState
 from manybody.numerics.statistics import linear_drift
 
@@ -25,8 +25,8 @@ CALL_STEPS = 50  # steps between looks at the clock, about; a matter of the leg 
 
 
 def equilibrate(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
-    """From the start to equilibrium at the temperature asked for; then brought to rest as a whole."""
-    engine, leg = _engine(task)
+    """From the start to equilibrium at the temperature, and pressure, asked for; then brought to rest as a whole."""
+    engine, leg = _engine(task, tunes=True)
     recorder = Recorder(engine, leg, context)
     return recorder.output(recorder.begin(engine.init(task.key)), at_rest=True)
 
@@ -43,10 +43,12 @@ def conserve(task: Task, inputs: Mapping[str, Output], context: Context) -> Outp
     return produce(task, inputs, context)
 
 
-def _engine(task: Task) -> tuple[MoleculeEngine, Leg]:
+def _engine(task: Task, tunes: bool = False) -> tuple[MoleculeEngine, MoleculeLeg]:
     kind: type[WaterBox] | type[Molecule] = WaterBox if task.system["name"] == "water-box" else Molecule
-    leg = Leg.model_validate(task.parameters)
-    return MoleculeEngine(kind.model_validate(task.system), leg.time_step, leg.thermostat, leg.thermostat_time), leg
+    leg, system, barostat = MoleculeLeg.model_validate(task.parameters), kind.model_validate(task.system), None
+    if leg.pressure is not None and leg.volume_every is not None:
+        barostat = Barostat(leg.pressure, system.temperature, round(leg.volume_every / leg.time_step), tunes)
+    return MoleculeEngine(system, leg.time_step, leg.thermostat, leg.thermostat_time, barostat=barostat), leg
 
 
 def _continued(task: Task, engine: MoleculeEngine, inputs: Mapping[str, Output]) -> MoleculeState:
@@ -61,7 +63,7 @@ def _continued(task: Task, engine: MoleculeEngine, inputs: Mapping[str, Output])
                 "Compute the task it comes from again."
             )
     tensors = {name: torch.from_numpy(np.array(arrays[name], dtype=np.float64)) for name in ("positions", "velocities", "box")}
-    return MoleculeState(**tensors, key=task.key)
+    return MoleculeState(**tensors, key=task.key, width=float(inputs["state"].document.get("volume_width", 0.0)))
 
 
 class Recorder:
@@ -71,13 +73,14 @@ class Recorder:
     there determines every later bit. What was recorded so far is part of the checkpoint.
     """
 
-    def __init__(self, engine: MoleculeEngine, leg: Leg, context: Context) -> None:
+    def __init__(self, engine: MoleculeEngine, leg: MoleculeLeg, context: Context) -> None:
         self.engine, self.leg, self.context = engine, leg, context
         self.stride = max(1, round(leg.sample_every / leg.time_step))
         self.frame_stride = max(1, round(leg.frame_every / leg.sample_every))
         self.wanted = max(1, round(leg.steps / self.stride))
         self.traces: list[Trace] = []
         self.frames: list[np.ndarray] = []
+        self.edges: list[np.ndarray] = []
         method = ForceFieldDynamics(
             thermostat=leg.thermostat, thermostat_time=leg.thermostat_time,
             time_step=leg.time_step, sample_every=leg.sample_every, frame_every=leg.frame_every, segment=leg.frame_every,
@@ -92,12 +95,13 @@ class Recorder:
     def begin(self, start: MoleculeState) -> MoleculeState:
         """Where to begin: at `start`, or where an earlier attempt at the same task left a checkpoint."""
         left = self.context.resume()
-        if left is None:
+        if left is None or "box" not in left.arrays:  # none, or of an earlier release
             return start
         self.traces = [Trace(**{field.name: left.arrays[f"trace_{field.name}"] for field in fields(Trace)})]
-        self.frames = list(left.arrays["frames"])
-        tensors = {name: torch.from_numpy(np.array(left.arrays[name])) for name in ("positions", "velocities")}
-        return replace(start, **tensors, step=int(left.document["step"]), heat=float(left.document["heat"]))
+        self.frames, self.edges = list(left.arrays["frames"]), list(left.arrays["frame_edges"])
+        tensors = {name: torch.from_numpy(np.array(left.arrays[name])) for name in ("positions", "velocities", "box")}
+        told = left.document
+        return replace(start, **tensors, step=int(told["step"]), heat=float(told["heat"]), width=float(told["width"]))
 
     def run(self, state: MoleculeState) -> MoleculeState:
         """Advance to the end of the leg; frames at whole multiples of their interval."""
@@ -108,6 +112,7 @@ class Recorder:
             self.traces.append(trace)
             if self.samples % self.frame_stride == 0:
                 self.frames.append(state.positions.numpy().astype(np.float32))
+                self.edges.append(state.box.numpy())
             self._report()
             self.context.keep(self._checkpoint(state))
         return state
@@ -134,19 +139,23 @@ class Recorder:
             "box": state.box.numpy(),
             "numbers": self.engine.topology.numbers,
         }
-        document = {
+        document: dict[str, float] = {
             "steps": self.stride * self.samples,
             "time_step": self.leg.time_step,
             "degrees_of_freedom": self.engine.freedom,
             "energy_fluctuation": _rms_about_trend(time, energy),
             "temperature": 2 * float(trace.kinetic_energy.mean()) / self.engine.freedom,
         }
+        if self.engine.barostat:
+            arrays |= {"volume": trace.volume, "frame_edges": np.array(self.edges).reshape(-1, 3)}
+            document["volume_width"] = state.width
         return Output(arrays, document)
 
     def _checkpoint(self, state: MoleculeState) -> Output:
         recorded = {f"trace_{name}": values for name, values in vars(self._joined()).items()}
-        last = {"positions": state.positions.numpy(), "velocities": state.velocities.numpy()}
-        return Output(recorded | last | {"frames": self._stacked()}, {"step": state.step, "heat": state.heat})
+        last = {"positions": state.positions.numpy(), "velocities": state.velocities.numpy(), "box": state.box.numpy()}
+        frames = {"frames": self._stacked(), "frame_edges": np.array(self.edges).reshape(-1, 3)}
+        return Output(recorded | last | frames, {"step": state.step, "heat": state.heat, "width": state.width})
 
     def _stacked(self) -> np.ndarray:
         return np.array(self.frames, dtype=np.float32).reshape(-1, self.engine.topology.atoms, 3)

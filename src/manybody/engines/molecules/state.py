@@ -14,9 +14,9 @@ class MoleculeState:
     """Atoms in vacuum or in a periodic box, in nm and ps.
 
     positions, velocities: [atoms, 3], double precision; molecules are whole and are not wrapped into the box, so that
-    displacements can be told over any time. box: [3], its edges, zeros in vacuum. heat: taken up from the heat bath since
-    `init`, kJ/mol. step: time steps since `init`; with `key` it names the random numbers of the next step, so that a state
-    determines its own future.
+    displacements can be told over any time. box: [3], its edges, zeros in vacuum. heat: energy taken up from the heat bath,
+    and from the barostat, since `init`, kJ/mol. step: time steps since `init`; with `key` it names the random numbers of the
+    next step, so that a state determines its own future. width: of the barostat's moves, 0 where there is none.
     """
 
     positions: Tensor
@@ -25,3 +25,4 @@ class MoleculeState:
     key: Key
     step: int = 0
     heat: float = 0.0
+    width: float = 0.0
