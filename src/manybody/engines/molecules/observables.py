@@ -9,13 +9,17 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from manybody.core.errors import InputError, Problem
 from manybody.core.protocols import ClosedForm, MeasureSpec, Samples
 from manybody.core.study import Point
 from manybody.core.task import Output
 from manybody.engines.molecules.known_answers import energy_spread
-from manybody.engines.molecules.spec import ForceFieldDynamics, WaterBox
+from manybody.engines.molecules.spec import WATER_MASS, ForceFieldDynamics, WaterBox
 
 BAR = 16.6053906717  # one kJ/(mol nm^3) in bar
+GRAMS = 1.66053906717e-3  # one u/nm^3 in g/cm^3
+FIRM = 0.9  # of half the box: how far pairs are counted where it fluctuates, by some per cent at most
+WIDTH, NEAR_TOP = 0.005, 0.025  # nm: intervals of g_OO, and how far about its top the fit reaches; it is 0.03 wide there
 
 
 class MolecularEnergy(MeasureSpec):
@@ -47,9 +51,28 @@ class MolecularPressure(MeasureSpec):
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a sample."""
-        volume = _water(point)[0].box ** 3
+        volume = _water(point)[0].box ** 3 if _water(point)[1].pressure is None else _joined(outputs, "volume")
         total = 2 * _joined(outputs, "centre_kinetic_energy") + _joined(outputs, "virial")
         return _plain(point, BAR * total / (3 * volume))
+
+
+class MassDensity(MeasureSpec):
+    """Mass per volume of a box at constant pressure, g/cm^3."""
+
+    summary: ClassVar[str] = "mass density of a box at constant pressure"
+    symbol: ClassVar[str] = "rho"
+    unit: ClassVar[str] = "g/cm^3"
+    methods: ClassVar[tuple[str, ...]] = ("force-field-dynamics",)
+    systems: ClassVar[tuple[str, ...]] = ("water-box",)
+
+    name: Literal["mass-density"] = "mass-density"
+
+    def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
+        """One value a sample; at constant volume it is what the system says."""
+        system, method = _water(point)
+        if method.pressure is None:
+            return _plain(point, np.full(len(_joined(outputs, "virial")), system.density * GRAMS))
+        return _plain(point, GRAMS * system.molecules * WATER_MASS / _joined(outputs, "volume"))
 
 
 class CentreTemperature(MeasureSpec):
@@ -97,9 +120,12 @@ class OxygenDistribution(MeasureSpec):
     bins: int = Field(100, ge=4, le=10_000, description="intervals of r up to half the box")
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
-        """One curve a stored configuration; `axis` holds the centres of the bins."""
+        """One curve a stored configuration; `axis` holds the centres of the bins.
+
+        At constant pressure they reach to `FIRM` of half the box that the system begins with.
+        """
         system, method = _water(point)
-        edges = np.linspace(0.0, system.box / 2, self.bins + 1)
+        edges = np.linspace(0.0, system.box / 2 * (1.0 if method.pressure is None else FIRM), self.bins + 1)
         values = _distribution(system, outputs, edges)
         return Samples(values, np.ones(len(values)), method.frame_every, 0.5 * (edges[1:] + edges[:-1]))
 
@@ -119,20 +145,98 @@ class CoordinationNumber(MeasureSpec):
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a stored configuration."""
         system, method = _water(point)
-        edges = np.array([0.0, self.radius])
-        values = _distribution(system, outputs, edges)[:, 0]
-        per_volume = (system.molecules - 1) / system.box**3
-        return Samples(values * per_volume * 4 / 3 * np.pi * self.radius**3, np.ones(len(values)), method.frame_every)
+        pairs, _ = _pairs(system, outputs, np.array([0.0, self.radius]))
+        return Samples(pairs[:, 0] / system.molecules, np.ones(len(pairs)), method.frame_every)
+
+
+class _OxygenPeak(MeasureSpec):
+    """The first maximum of g_OO(r), from a quartic through its top, of so many configurations at a time.
+
+    A maximum that is read off noise is too high, so it is one of a fit, to intervals of `WIDTH` within `NEAR_TOP` of the
+    highest; their noise then moves it by less than the error of the mean.
+    """
+
+    methods: ClassVar[tuple[str, ...]] = ("force-field-dynamics",)
+    systems: ClassVar[tuple[str, ...]] = ("water-box",)
+
+    frames: int = Field(40, ge=1, description="configurations that one fit is made to")
+
+    def _tops(self, point: Point, outputs: Sequence[Output]) -> tuple[np.ndarray, float]:
+        """Position and height [fits, 2], and the simulated time between fits."""
+        system, method = _water(point)
+        edges = np.arange(0.2, 0.4, WIDTH)
+        whole = _distribution(system, outputs, np.arange(0.0, 0.4, WIDTH))[:, -len(edges) + 1 :]
+        fits = max(1, len(whole) // self.frames)
+        curves = [part.mean(axis=0) for part in np.array_split(whole, fits)]
+        return np.array([first_maximum(edges[:-1] + WIDTH / 2, curve) for curve in curves]), method.frame_every * len(
+            whole
+        ) / fits
+
+
+class OxygenPeakPosition(_OxygenPeak):
+    """Where the first maximum of g_OO(r) is, nm."""
+
+    summary: ClassVar[str] = "where the first maximum of the radial distribution function of the oxygens is"
+    symbol: ClassVar[str] = "r_1"
+    unit: ClassVar[str] = "nm"
+
+    name: Literal["oxygen-peak-position"] = "oxygen-peak-position"
+
+    def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
+        """One value a fit."""
+        tops, interval = self._tops(point, outputs)
+        return Samples(tops[:, 0], np.ones(len(tops)), interval)
+
+
+class OxygenPeakHeight(_OxygenPeak):
+    """How high the first maximum of g_OO(r) is."""
+
+    summary: ClassVar[str] = "how high the first maximum of the radial distribution function of the oxygens is"
+    symbol: ClassVar[str] = "g_OO(r_1)"
+    unit: ClassVar[str] = ""
+
+    name: Literal["oxygen-peak-height"] = "oxygen-peak-height"
+
+    def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
+        """One value a fit."""
+        tops, interval = self._tops(point, outputs)
+        return Samples(tops[:, 1], np.ones(len(tops)), interval)
+
+
+def first_maximum(r: np.ndarray, g: np.ndarray) -> tuple[float, float]:
+    """Position and height of the highest maximum of g(r) [bins]: that of a quartic through what is near its highest value."""
+    about = r[np.argmax(g)]
+    near = np.abs(r - about) <= NEAR_TOP
+    fit = np.polynomial.Polynomial.fit(r[near], g[near], 4)
+    fine = np.linspace(about - NEAR_TOP / 2, about + NEAR_TOP / 2, 2001)
+    best = int(np.argmax(fit(fine)))
+    return float(fine[best]), float(fit(fine[best]))
 
 
 def _distribution(system: WaterBox, outputs: Sequence[Output], edges: np.ndarray) -> np.ndarray:
     """g_OO of stored configurations between evenly spaced edges [bins + 1] from 0 on: [frames, bins]."""
+    pairs, volumes = _pairs(system, outputs, edges)
+    ideal = system.molecules * (system.molecules - 1) / volumes
+    return np.asarray(pairs / (ideal[:, None] * 4 / 3 * np.pi * np.diff(edges**3)))
+
+
+def _pairs(system: WaterBox, outputs: Sequence[Output], edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ordered pairs of oxygens between evenly spaced edges from 0 on, [frames, bins], and the volumes [frames]."""
     from manybody.numerics.histogram import pair_distances  # compiled: only where it is measured
 
     frames = np.concatenate([np.asarray(output.arrays["frames"], dtype=np.float64) for output in outputs])
-    counts = pair_distances(np.ascontiguousarray(frames[:, ::3]), system.box, float(edges[-1]), len(edges) - 1)
-    pairs = system.molecules * (system.molecules - 1) / system.box**3
-    return np.asarray(counts / (pairs * 4 / 3 * np.pi * np.diff(edges**3)))
+    oxygens, reach, bins = np.ascontiguousarray(frames[:, ::3]), float(edges[-1]), len(edges) - 1
+    if "frame_edges" not in outputs[0].arrays:
+        return pair_distances(oxygens, system.box, reach, bins), np.full(len(oxygens), system.box**3)
+    boxes = np.concatenate([np.asarray(output.arrays["frame_edges"]) for output in outputs])[:, 0]
+    if boxes.min() < 2 * reach:
+        where, came = (
+            "system.density",
+            f"a box of {boxes.min():.4g} nm, less than twice the {reach:.4g} nm that pairs are counted to",
+        )
+        raise InputError(Problem(where, "a start near equilibrium", came, "Start at the density that the run came to."))
+    counts = [pair_distances(oxygens[n : n + 1], edge, reach, bins) for n, edge in enumerate(boxes.tolist())]
+    return np.concatenate(counts), boxes**3
 
 
 def _water(point: Point) -> tuple[WaterBox, ForceFieldDynamics]:
