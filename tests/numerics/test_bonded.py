@@ -20,6 +20,7 @@ def random_parameters(form, rng):
         "periodic-torsion": ([1, 1, 0], [5, 6, 3]),
         "ryckaert-bellemans": ([-3] * 6, [3] * 6),
         "harmonic-improper": ([1, -3], [5, 3]),
+        "morse-bond": ([1, 0.5, 0.5], [5, 1.5, 1.5]),
     }[form]
     return rng.uniform(low, high, (TERMS, len(low)))
 
@@ -39,6 +40,10 @@ def test_forces_are_the_derivatives_of_the_formula(form):
     assert np.abs(forces + gradient.numpy()).max() < 1e-12 * np.abs(forces).max()
     assert np.abs(forces.sum(axis=0)).max() < 1e-12 * np.abs(forces).max()
     assert np.abs(np.cross(x, forces).sum(axis=0)).max() < 1e-11 * np.abs(forces).max()
+    stretch = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    (virial,) = torch.autograd.grad(terms.energy(stretch * positions.detach()), stretch)
+    # Angles do not change when everything grows: their virial is zero to round-off.
+    assert (x * forces).sum() == pytest.approx(-virial.item(), rel=1e-11, abs=1e-11 * np.abs(x * forces).sum())
 
 
 def test_a_dihedral_is_pi_for_trans_and_positive_for_a_right_handed_turn():
@@ -56,6 +61,19 @@ def test_a_dihedral_is_pi_for_trans_and_positive_for_a_right_handed_turn():
 def test_a_torn_fene_bond_has_no_number_for_an_energy():
     terms = BondedTerms("fene-bond", np.array([[0, 1]]), np.array([[30.0, 1.5]]))
     assert math.isnan(terms.add_forces(np.array([[0, 0, 0], [1.6, 0, 0]]), np.zeros((2, 3))))
+
+
+def test_a_morse_bond_has_its_depth_far_away_and_its_curvature_at_the_bottom():
+    depth, a, r0, h = 300.0, 18.0, 0.13, 1e-4
+
+    def at(r):
+        terms = BondedTerms("morse-bond", np.array([[0, 1]]), np.array([[depth, a, r0]]))
+        return terms.add_forces(np.array([[0, 0, 0], [r, 0, 0]], dtype=float), np.zeros((2, 3)))
+
+    assert at(r0) == 0
+    assert at(3.0) == pytest.approx(depth, rel=1e-12)
+    # The curvature is k = 2 depth a^2; a second difference adds h^2/12 times the fourth derivative, 7 a^2 k.
+    assert (at(r0 + h) + at(r0 - h)) / h**2 == pytest.approx(2 * depth * a**2, rel=2 * h**2 * 7 * a**2 / 12)
 
 
 def test_a_straight_angle_has_a_finite_force():

@@ -6,8 +6,8 @@ energy alone. Positions of a molecule are whole: no image is taken. Since the fo
 of all terms together is sum_i x_i f_i.
 
 Sources: gradient of the dihedral angle, A. Blondel and M. Karplus, J. Comput. Chem. 17, 1132 (1996); finitely extensible
-bonds, K. Kremer and G. S. Grest, J. Chem. Phys. 92, 5057 (1990); alkane torsions, J.-P. Ryckaert and A. Bellemans, Chem.
-Phys. Lett. 30, 123 (1975).
+bonds, K. Kremer and G. S. Grest, J. Chem. Phys. 92, 5057 (1990); bonds that break, P. M. Morse, Phys. Rev. 34, 57 (1929);
+alkane torsions, J.-P. Ryckaert and A. Bellemans, Chem. Phys. Lett. 30, 123 (1975).
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from manybody.numerics.jit import kernel
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-Form = Literal["harmonic-bond", "fene-bond", "harmonic-angle", "periodic-torsion", "ryckaert-bellemans", "harmonic-improper"]
+Form = Literal[
+    "harmonic-bond", "fene-bond", "harmonic-angle", "periodic-torsion", "ryckaert-bellemans", "harmonic-improper", "morse-bond"
+]  # fmt: skip
 
 # --- the formulas ----------------------------------------------------------------------------------------------
 
@@ -41,6 +43,11 @@ def harmonic_energy(q: Tensor, k: Tensor, q0: Tensor) -> Tensor:
 def fene_energy(r: Tensor, k: Tensor, longest: Tensor) -> Tensor:
     """-k R^2 / 2 log(1 - (r / R)^2) for r < R = `longest`; elementwise, energy."""
     return -0.5 * k * longest**2 * torch.log1p(-((r / longest) ** 2))
+
+
+def morse_energy(r: Tensor, depth: Tensor, a: Tensor, r0: Tensor) -> Tensor:
+    """depth (1 - exp(-a (r - r0)))^2, 0 at r0 and `depth` far away; elementwise, energy."""
+    return depth * torch.expm1(-a * (r - r0)) ** 2
 
 
 def periodic_energy(phi: Tensor, k: Tensor, n: Tensor, phase: Tensor) -> Tensor:
@@ -85,6 +92,7 @@ COORDINATES: dict[Form, Callable[[Tensor], Tensor]] = {
     "periodic-torsion": dihedral,
     "ryckaert-bellemans": dihedral,
     "harmonic-improper": dihedral,
+    "morse-bond": distance,
 }
 ENERGIES: dict[Form, Callable[..., Tensor]] = {
     "harmonic-bond": harmonic_energy,
@@ -93,6 +101,7 @@ ENERGIES: dict[Form, Callable[..., Tensor]] = {
     "periodic-torsion": periodic_energy,
     "ryckaert-bellemans": ryckaert_bellemans_energy,
     "harmonic-improper": improper_energy,
+    "morse-bond": morse_energy,
 }
 SIZES: dict[Form, tuple[int, int]] = {
     "harmonic-bond": (2, 2),
@@ -101,6 +110,7 @@ SIZES: dict[Form, tuple[int, int]] = {
     "periodic-torsion": (4, 3),
     "ryckaert-bellemans": (4, 6),
     "harmonic-improper": (4, 2),
+    "morse-bond": (2, 3),
 }  # atoms and parameters of a term
 
 
@@ -108,12 +118,15 @@ SIZES: dict[Form, tuple[int, int]] = {
 # A form is told by its number, not by a function handed over: a kernel that closes over another is compiled in every process.
 
 _FORMS: tuple[Form, ...] = tuple(SIZES)
-_FENE, _RYCKAERT_BELLEMANS, _IMPROPER = 1, 4, 5
+_FENE, _RYCKAERT_BELLEMANS, _IMPROPER, _MORSE = 1, 4, 5, 6
 
 
 @kernel
 def _stretch_energy(form: int, r: float, p: Array) -> tuple[float, float]:
     """Energy and its derivative by r. NaN where a bond of finite length is torn, which stops a run."""
+    if form == _MORSE:
+        decay = math.exp(-p[1] * (r - p[2]))
+        return p[0] * (1.0 - decay) ** 2, 2.0 * p[0] * p[1] * (1.0 - decay) * decay
     if form != _FENE:
         return 0.5 * p[0] * (r - p[1]) ** 2, p[0] * (r - p[1])
     left = 1.0 - (r / p[1]) ** 2
