@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -27,6 +27,14 @@ CALL_SECONDS = 0.04  # so that Ctrl-C is answered at once
 FEWEST_STEPS = 16  # a call begins with a list; below this it would be most of the work
 
 
+class ExplodedError(TaskError):
+    """A run that cannot go on; `state` is the last sound one."""
+
+    def __init__(self, message: str, state: ParticleState | None = None) -> None:
+        self.state = state
+        super().__init__(message)
+
+
 @dataclass(frozen=True)
 class Trace:
     """What a stretch of dynamics recorded, each [samples]; momentum [samples, 3]. Energies are shifted at the cutoff."""
@@ -37,6 +45,11 @@ class Trace:
     kinetic_energy: np.ndarray
     heat: np.ndarray
     momentum: np.ndarray
+
+    @classmethod
+    def joined(cls, traces: Sequence[Trace]) -> Trace:
+        """Several stretches as one."""
+        return cls(**{field.name: np.concatenate([getattr(trace, field.name) for trace in traces]) for field in fields(cls)})
 
 
 class LiquidEngine:
@@ -63,9 +76,6 @@ class LiquidEngine:
         self.device = device
         self.threads = min(threads, jit.most_threads())
         self.plain = PlainPairs(LENNARD_JONES, {"epsilon": 1.0, "sigma": 1.0})
-        room = system.box - system.cutoff  # a list reaches no further than the box
-        skins = SKINS if system.atoms >= SMALL else (SMALL_SKIN, SMALL_SKIN)
-        self.skins = min(skins[0], room), min(skins[1], 0.5 * room)
         self.shift = self.kernel.energy(system.cutoff)
         kind = {"none": NO_BATH, "bussi": RESCALING, "langevin": LANGEVIN}[thermostat]
         freedom = 3 * system.atoms - (0 if thermostat == "langevin" else 3)
@@ -117,7 +127,7 @@ class LiquidEngine:
 
     def observables(self, state: ParticleState) -> dict[str, float]:
         """Potential energy a particle and pressure (both of the shifted potential, no tail), and temperature."""
-        _, energy, virial, pairs = self._evaluate(state.positions, state.box)
+        _, energy, virial, pairs = self.evaluate(state.positions, state.box)
         kinetic = 0.5 * float((state.velocities**2).sum())
         volume = float(state.box.prod())
         return {
@@ -126,9 +136,25 @@ class LiquidEngine:
             "temperature": 2 * kinetic / self.freedom,
         }
 
+    def evaluate(self, positions: Tensor, box: Tensor) -> tuple[Tensor, float, float, float]:
+        """Forces [atoms, 3], energy (not shifted), virial and number of pairs of `positions` [atoms, 3] in `box` [3]."""
+        if self.device != "cpu":
+            return self.plain.evaluate(positions, box, self.system.cutoff)
+        forces, *totals = self.kernel.evaluate(positions.numpy(), box.numpy(), self.system.cutoff, self.threads)
+        return torch.from_numpy(forces), *totals
+
+    def refuse_narrow(self, box: Tensor, state: ParticleState) -> None:
+        """Raise `ExplodedError`, with `state` as the last sound one, where the cutoff lies beyond half of `box` [3]."""
+        if self.system.cutoff > 0.5 * float(box.min()) * (1 + 1e-12):
+            raise ExplodedError(
+                f"Step {state.step}: the cutoff, {self.system.cutoff:g}, is beyond half the shortest edge of the box, "
+                f"{float(box.min()):.4g}. Lower the cutoff, take more atoms, or ask for a lower pressure.",
+                state,
+            )
+
     def conserved(self, state: ParticleState) -> dict[str, float]:
         """Energy less heat, in units of kT a degree of freedom, and momentum where no noise acts, in thermal ones."""
-        _, energy, _, pairs = self._evaluate(state.positions, state.box)
+        _, energy, _, pairs = self.evaluate(state.positions, state.box)
         kinetic = 0.5 * float((state.velocities**2).sum())
         unit = self.freedom * self.bath.kT
         found = {"effective_energy": (energy - self.shift * pairs + kinetic - state.heat) / unit}
@@ -140,14 +166,15 @@ class LiquidEngine:
     def symmetric(self, state: ParticleState, key: Key) -> Iterator[tuple[str, ParticleState]]:
         """A random image of `state` under each symmetry of the system."""
         generator = key.generator()
-        by = torch.from_numpy(generator.uniform(0, self.system.box, 3))
+        by = torch.from_numpy(generator.uniform(0, 1, 3)) * state.box
         yield "translation", replace(state, positions=(state.positions + by) % state.box)
         order = torch.from_numpy(generator.permutation(self.system.atoms))
         yield "permutation", replace(state, positions=state.positions[order], velocities=state.velocities[order])
         axes = torch.from_numpy(generator.permutation(3))
         signs = torch.from_numpy(generator.choice([-1.0, 1.0], 3))
-        positions = (state.positions[:, axes] * signs) % state.box
-        yield "cubic rotation", replace(state, positions=positions, velocities=state.velocities[:, axes] * signs)
+        box = state.box[axes]
+        positions = (state.positions[:, axes] * signs) % box
+        yield "cubic rotation", replace(state, positions=positions, velocities=state.velocities[:, axes] * signs, box=box)
 
     def _steps_a_call(self, wanted: int) -> int:
         """How many steps one compiled call takes; a matter of the system alone, so that results repeat bit for bit."""
@@ -159,13 +186,16 @@ class LiquidEngine:
 
     def _call(self, state: ParticleState, stride: int, rows: np.ndarray) -> ParticleState:
         """One compiled call: ``len(rows) * stride`` steps, recorded into `rows` [samples, 8]."""
+        self.refuse_narrow(state.box, state)
         steps = len(rows) * stride
         noise, chi2 = self.bath.noise(state.key, state.step, steps, self.system.atoms)
         positions, velocities, failed, atom = self._advance(state, noise, chi2, stride, rows)
         if atom >= 0:
-            raise TaskError(
+            raise ExplodedError(
                 f"Step {state.step + failed}: atom {atom} flies further than half a sigma in one time step, or has no finite "
-                f"position; the run has exploded. Lower `time_step` (now {self.time_step:g}), or start without overlapping atoms."
+                f"position; the run has exploded. Lower `time_step` (now {self.time_step:g}), or start without overlapping atoms "
+                "(`manybody.engines.particles.relaxation.relax` parts them).",
+                state,
             )
         rows[:, 4] += state.heat
         return replace(
@@ -182,23 +212,22 @@ class LiquidEngine:
         """Positions, velocities, and the step and atom of an explosion; by the kernel on a CPU, else by its torch twin."""
         if self.device != "cpu":
             return plain_dynamics.advance(
-                state.positions, state.velocities, lambda x: self._evaluate(x, state.box), self.bath, self.time_step,
+                state.positions, state.velocities, lambda x: self.evaluate(x, state.box), self.bath, self.time_step,
                 noise, chi2, stride, rows,
             )  # fmt: skip
         positions, velocities, step, atom = self.kernel.module.advance(
             state.positions.numpy(), state.velocities.numpy(), state.box.numpy(),
-            self.system.cutoff, self.skins, self.kernel.values,
+            self.system.cutoff, self._skins(state), self.kernel.values,
             self.time_step, self.bath.kind, self.bath.decay(self.time_step), self.bath.kT, float(self.bath.freedom),
             noise, chi2, stride, rows, self.threads,
         )  # fmt: skip
         return torch.from_numpy(positions), torch.from_numpy(velocities), step, atom
 
-    def _evaluate(self, positions: Tensor, box: Tensor) -> tuple[Tensor, float, float, float]:
-        """Forces, energy (not shifted), virial and number of pairs."""
-        if self.device != "cpu":
-            return self.plain.evaluate(positions, box, self.system.cutoff)
-        forces, *totals = self.kernel.evaluate(positions.numpy(), box.numpy(), self.system.cutoff, self.threads)
-        return torch.from_numpy(forces), *totals
+    def _skins(self, state: ParticleState) -> tuple[float, float]:
+        """How much further than the cutoff the two lists reach."""
+        room = float(state.box.min()) - self.system.cutoff  # a list reaches no further than the box
+        skins = SKINS if self.system.atoms >= SMALL else (SMALL_SKIN, SMALL_SKIN)
+        return min(skins[0], room), min(skins[1], 0.5 * room)
 
     def _trace(self, rows: np.ndarray) -> Trace:
         energy, virial, pairs, kinetic, heat = rows[:, :5].T.copy()

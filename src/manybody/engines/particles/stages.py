@@ -158,9 +158,7 @@ class Recorder:
         return np.array(self.frames, dtype=np.float32).reshape(-1, self.system.atoms, 3)
 
     def _joined(self) -> Trace:
-        return Trace(
-            **{field.name: np.concatenate([getattr(trace, field.name) for trace in self.traces]) for field in fields(Trace)}
-        )
+        return Trace.joined(self.traces)
 
     def _effective_energy(self, engine: LiquidEngine, trace: Trace) -> np.ndarray:
         energy: np.ndarray = trace.potential_energy + trace.kinetic_energy - trace.heat

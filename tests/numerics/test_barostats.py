@@ -1,0 +1,97 @@
+"""Barostats against the ideal gas, whose volume is gamma distributed, and against what a piston conserves."""
+
+import math
+
+import numba
+import numpy as np
+import pytest
+from scipy import stats
+
+from manybody.core.random import Key
+from manybody.numerics.barostats import Piston, VolumeMoves, log_acceptance, push_piston
+from manybody.numerics.nose_hoover import WEIGHTS, NoseHooverChain, exchange
+
+ATOMS, KT, PRESSURE = 10, 0.8, 0.5
+
+
+@pytest.mark.parametrize("coupling", ["isotropic", "anisotropic", "z"])
+def test_ideal_gas_under_volume_moves(coupling):
+    """No energy changes: V has the density V^N exp(-P V / kT), a gamma distribution of shape N + 1."""
+    moves = VolumeMoves(PRESSURE, KT, coupling, size=0.8)
+    box, kept = np.full(3, 2.5), []
+    for index in range(12_000):
+        factors, threshold = moves.trial(Key(index))
+        volume = float(box.prod())
+        if moves.accepts(threshold, 0.0, volume, volume * float(factors.prod()), ATOMS):
+            box = box * factors
+        if index % 30 == 0:
+            kept.append(float(box.prod()))
+    assert stats.kstest(kept, stats.gamma(ATOMS + 1, scale=KT / PRESSURE).cdf).pvalue > 1e-3
+    assert (len(set(np.round(box / box[0], 12))) == 1) == (coupling == "isotropic")
+
+
+def test_trial_without_a_number_is_refused():
+    assert not VolumeMoves(1.0, 1.0).accepts(-50.0, math.nan, 1.0, 1.1, 5)
+
+
+def test_forth_and_back_balance():
+    """Detailed balance: the two acceptances differ by the weights of the two volumes, V^(N+1) exp(-(U + P V) / kT)."""
+    forth = log_acceptance(1.3, PRESSURE, 20.0, 21.0, ATOMS, KT)
+    assert log_acceptance(-1.3, PRESSURE, 21.0, 20.0, ATOMS, KT) == pytest.approx(-forth)
+    assert forth == pytest.approx(-(1.3 + PRESSURE) / KT + (ATOMS + 1) * math.log(21 / 20))
+
+
+@numba.njit
+def breathe(kinetic, volume, rate, chain, piston_chain, masses, piston_masses, weights, pressure, kT, freedom, mass, dt, record):
+    """An ideal gas with its chain and a piston with its own; record [steps, 2] keeps volume and conserved energy."""
+    for step in range(record.shape[0]):
+        for half in range(2):
+            if half == 0:
+                kinetic *= exchange(kinetic, chain, masses, freedom, kT, weights, 0.5 * dt) ** 2
+                rate *= exchange(0.5 * mass * rate**2, piston_chain, piston_masses, 1.0, kT, weights, 0.5 * dt)
+            rate, factor = push_piston(rate, kinetic, 0.0, volume, pressure, freedom, mass, 0.5 * dt)
+            kinetic *= factor * factor
+            if half == 0:
+                volume *= math.exp(3 * rate * dt)
+            else:
+                kinetic *= exchange(kinetic, chain, masses, freedom, kT, weights, 0.5 * dt) ** 2
+                rate *= exchange(0.5 * mass * rate**2, piston_chain, piston_masses, 1.0, kT, weights, 0.5 * dt)
+        record[step, 0] = volume
+        baths = 0.5 * (masses * chain[1] ** 2).sum() + kT * (freedom * chain[0, 0] + chain[0, 1:].sum())
+        baths += 0.5 * (piston_masses * piston_chain[1] ** 2).sum() + kT * piston_chain[0].sum()
+        record[step, 1] = kinetic + pressure * volume + 0.5 * mass * rate**2 + baths
+    return record
+
+
+def breathing(dt, steps):
+    freedom = 3.0 * ATOMS - 3
+    piston = Piston(PRESSURE, KT, 1.0, freedom)
+    bath, piston_bath = NoseHooverChain(KT, 1.0, freedom, 4), NoseHooverChain(KT, 1.0, 1.0, 4)
+    return breathe(
+        9.0, 15.0, 0.0, bath.rest, piston_bath.rest + 0.3, bath.masses, piston_bath.masses, np.array(WEIGHTS[3]),
+        PRESSURE, KT, freedom, piston.mass, dt, np.empty((steps, 2)),
+    )  # fmt: skip
+
+
+def test_piston_and_chains_conserve_to_second_order():
+    spread = [breathing(dt, round(6 / dt))[:, 1].std() for dt in (0.04, 0.02)]
+    assert math.log2(spread[0] / spread[1]) == pytest.approx(2.0, abs=0.1)
+
+
+def test_ideal_gas_under_a_piston():
+    """With zero momentum V has the density V^(N-1) exp(-P V / kT): mean N kT / P, variance N (kT / P)^2."""
+    volumes = breathing(0.02, 1_000_000)[:, 0]
+    unit = KT / PRESSURE
+    for values, expected in ((volumes, ATOMS * unit), ((volumes - ATOMS * unit) ** 2, ATOMS * unit**2)):
+        blocks = values.reshape(50, -1).mean(axis=1)
+        error = blocks.std(ddof=1) / math.sqrt(50)
+        assert error < 0.04 * expected  # the neighbouring shape N + 1 would be 10 % off
+        assert abs(values.mean() - expected) < 4 * error
+
+
+def test_push_reversed_undoes_itself():
+    piston = Piston(1.2, 0.9, 0.7, 57.0)
+    rate, factor = piston.push(0.2, 25.0, -13.0, 80.0, 0.05)
+    back, again = piston.push(-rate, 25.0 * factor**2, -13.0, 80.0, 0.05)
+    assert -back == pytest.approx(0.2, abs=1e-14)
+    assert factor * again == pytest.approx(1.0, abs=1e-14)
