@@ -14,6 +14,7 @@ from manybody.core.protocols import ClosedForm, MeasureSpec, Samples
 from manybody.core.study import Point
 from manybody.core.task import Output
 from manybody.engines.molecules.known_answers import energy_spread
+from manybody.engines.molecules.replicas import ReplicaExchange
 from manybody.engines.molecules.spec import WATER_MASS, ForceFieldDynamics, WaterBox
 
 BAR = 16.6053906717  # one kJ/(mol nm^3) in bar
@@ -28,7 +29,7 @@ class MolecularEnergy(MeasureSpec):
     summary: ClassVar[str] = "potential energy a molecule"
     symbol: ClassVar[str] = "U/N"
     unit: ClassVar[str] = "kJ/mol"
-    methods: ClassVar[tuple[str, ...]] = ("force-field-dynamics",)
+    methods: ClassVar[tuple[str, ...]] = ("force-field-dynamics", "replica-exchange")
 
     name: Literal["molecular-energy"] = "molecular-energy"
 
@@ -247,7 +248,7 @@ def _water(point: Point) -> tuple[WaterBox, ForceFieldDynamics]:
 
 def _plain(point: Point, values: np.ndarray) -> Samples:
     """One unweighted value a sample."""
-    assert isinstance(point.method, ForceFieldDynamics)
+    assert isinstance(point.method, ForceFieldDynamics | ReplicaExchange)
     return Samples(values, np.ones(len(values)), point.method.sample_every)
 
 

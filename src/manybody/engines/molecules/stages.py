@@ -26,16 +26,18 @@ CALL_STEPS = 50  # steps between looks at the clock, about; a matter of the leg 
 
 def equilibrate(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     """From the start to equilibrium at the temperature, and pressure, asked for; then brought to rest as a whole."""
-    engine, leg = _engine(task, tunes=True)
+    leg = MoleculeLeg.model_validate(task.parameters)
+    engine = engine_of(task, leg, tunes=True)
     recorder = Recorder(engine, leg, context)
     return recorder.output(recorder.begin(engine.init(task.key)), at_rest=True)
 
 
 def produce(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     """A segment of equilibrium dynamics, from where the task before it ended."""
-    engine, leg = _engine(task)
+    leg = MoleculeLeg.model_validate(task.parameters)
+    engine = engine_of(task, leg)
     recorder = Recorder(engine, leg, context)
-    return recorder.output(recorder.begin(_continued(task, engine, inputs)))
+    return recorder.output(recorder.begin(continued(task, engine, inputs)))
 
 
 def conserve(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
@@ -43,27 +45,28 @@ def conserve(task: Task, inputs: Mapping[str, Output], context: Context) -> Outp
     return produce(task, inputs, context)
 
 
-def _engine(task: Task, tunes: bool = False) -> tuple[MoleculeEngine, MoleculeLeg]:
+def engine_of(task: Task, leg: MoleculeLeg, tunes: bool = False) -> MoleculeEngine:
+    """The engine of a task's system and a leg; `tunes` lets a barostat find how far it can move."""
     kind: type[WaterBox] | type[Molecule] = WaterBox if task.system["name"] == "water-box" else Molecule
-    leg, system, barostat = MoleculeLeg.model_validate(task.parameters), kind.model_validate(task.system), None
+    system, barostat = kind.model_validate(task.system), None
     if leg.pressure is not None and leg.volume_every is not None:
         barostat = Barostat(leg.pressure, system.temperature, round(leg.volume_every / leg.time_step), tunes)
-    return MoleculeEngine(system, leg.time_step, leg.thermostat, leg.thermostat_time, barostat=barostat), leg
+    return MoleculeEngine(system, leg.time_step, leg.thermostat, leg.thermostat_time, barostat=barostat)
 
 
-def _continued(task: Task, engine: MoleculeEngine, inputs: Mapping[str, Output]) -> MoleculeState:
-    """The last state of the task before, with this task's key."""
-    if "state" not in inputs:
-        raise TaskError(f"{task.label}: expected an input `state`; got {', '.join(inputs) or 'none'}. Add it to the task.")
-    arrays, shape = inputs["state"].arrays, (engine.topology.atoms, 3)
-    for name in ("positions", "velocities"):
-        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
+def continued(task: Task, engine: MoleculeEngine, inputs: Mapping[str, Output], name: str = "state") -> MoleculeState:
+    """The last state of the task before, which is the input `name`, with this task's key."""
+    if name not in inputs:
+        raise TaskError(f"{task.label}: expected an input `{name}`; got {', '.join(inputs) or 'none'}. Add it to the task.")
+    arrays, shape = inputs[name].arrays, (engine.topology.atoms, 3)
+    for part in ("positions", "velocities"):
+        if arrays[part].shape != shape or not np.isfinite(arrays[part]).all():
             raise TaskError(
-                f"{task.label}: expected finite `{name}` of shape {list(shape)}; got shape {list(arrays[name].shape)}. "
+                f"{task.label}: expected finite `{part}` of shape {list(shape)}; got shape {list(arrays[part].shape)}. "
                 "Compute the task it comes from again."
             )
-    tensors = {name: torch.from_numpy(np.array(arrays[name], dtype=np.float64)) for name in ("positions", "velocities", "box")}
-    return MoleculeState(**tensors, key=task.key, width=float(inputs["state"].document.get("volume_width", 0.0)))
+    tensors = {part: torch.from_numpy(np.array(arrays[part], dtype=np.float64)) for part in ("positions", "velocities", "box")}
+    return MoleculeState(**tensors, key=task.key, width=float(inputs[name].document.get("volume_width", 0.0)))
 
 
 class Recorder:
