@@ -18,7 +18,7 @@ import pytest
 
 from manybody.network.federation.serve import Office
 from manybody.store import members
-from manybody.testing.campaign import Campaign, iterations
+from manybody.testing.campaign import Campaign, gated
 from manybody.testing.federation import Town
 from manybody.testing.methods import installed
 
@@ -84,7 +84,7 @@ def test_a_network_cut_and_healed_loses_and_repeats_nothing(
         far = ("ip", "netns", "exec", cable.name)
         node = town.start_node("far", Office(town.home).invite(), prefix=far)
         node.wait_for("is ready")
-        campaign = Campaign(town, iterations(3, 8_000_000))
+        campaign = Campaign(town, gated(3, tmp_path / "gates"))
         campaign.go(lambda event: event.kind == "progress")
         with cable.cut(LEASE_S / 4):
             pass

@@ -16,9 +16,9 @@ import pytest
 
 from manybody.core.study import Study
 from manybody.store import queue
-from manybody.testing.campaign import Campaign, expected, iterations
+from manybody.testing.campaign import Campaign, expected, gated, iterations
 from manybody.testing.federation import Town
-from manybody.testing.methods import installed, task
+from manybody.testing.methods import installed, let_through, task
 
 LEASE_S = 3.0
 STUDY = Study.model_validate(
@@ -51,9 +51,9 @@ def states(town: Town) -> dict[str, int]:
     happens="its node hands the attempt back at once, with the signal as the reason; a fresh worker takes its place",
     kept="all but what that worker was computing",
 )
-def test_a_killed_worker_costs_its_node_one_attempt(town: Town) -> None:
+def test_a_killed_worker_costs_its_node_one_attempt(town: Town, tmp_path: Path) -> None:
     (one,) = town.add_nodes("one")
-    campaign = Campaign(town, iterations(3, 1_500_000))
+    campaign = Campaign(town, gated(3, tmp_path / "gates"))
     campaign.go(lambda event: event.kind == "progress")
     for worker in psutil.Process(one.pid).children():
         worker.kill()
@@ -70,13 +70,18 @@ def test_a_killed_worker_costs_its_node_one_attempt(town: Town) -> None:
     happens="its leases run out and others compute what it held",
     kept="what it had finished; the other nodes' work is not touched",
 )
-def test_a_killed_node_costs_only_what_it_was_computing(town: Town) -> None:
+def test_a_killed_node_costs_only_what_it_was_computing(town: Town, tmp_path: Path) -> None:
     one, _ = town.add_nodes("one", "two")
-    campaign = Campaign(town, iterations(12))
-    campaign.go(lambda event: event.kind == "finished" and event.worker.startswith("one/"))
+    campaign = Campaign(town, gated(12, tmp_path / "gates"))
+    by_one = campaign.go(lambda event: event.kind == "progress" and event.worker.startswith("one/"))
+    assert by_one is not None
+    let_through([each for each in campaign.tasks if each.digest == by_one.task])
+    campaign.go(lambda event: event.task == by_one.task and event.kind == "finished")
+    campaign.go(lambda event: event.kind == "progress" and event.worker.startswith("one/") and event.task != by_one.task)
     one.kill()
     campaign.verify()
     assert campaign.workers() == {"one", "two"}
+    assert campaign.workers("lost") == {"one"}
     assert "lost" not in {event.kind for event in campaign.events if event.worker.startswith("two/")}
 
 
@@ -86,9 +91,9 @@ def test_a_killed_node_costs_only_what_it_was_computing(town: Town) -> None:
     happens="nodes compute on and try again; started anew, the gateway goes on from its ledger, at its old address",
     kept="everything: no attempt is lost, no result counted twice",
 )
-def test_a_killed_gateway_comes_back_to_where_it_was(town: Town) -> None:
+def test_a_killed_gateway_comes_back_to_where_it_was(town: Town, tmp_path: Path) -> None:
     town.add_nodes("one", "two")
-    campaign = Campaign(town, iterations(16))
+    campaign = Campaign(town, [*iterations(3), *gated(13, tmp_path / "gates")])
     campaign.go(lambda event: len(campaign.results) == 3)
     address = town.address
     town.gateway.kill()
@@ -132,11 +137,12 @@ def test_a_killed_run_leaves_nothing_to_be_done_twice(town: Town) -> None:
     happens="its lease runs out and another node does the work; awake, its late result is refused and it takes new work",
     kept="one result a task",
 )
-def test_a_frozen_node_loses_its_lease_and_its_late_result_is_refused(town: Town) -> None:
+def test_a_frozen_node_loses_its_lease_and_its_late_result_is_refused(town: Town, tmp_path: Path) -> None:
     (one,) = town.add_nodes("one")
-    campaign = Campaign(town, iterations(1, 20_000_000))
+    campaign = Campaign(town, gated(1, tmp_path / "gates"))
     campaign.go(lambda event: event.kind == "progress")
     one.send_all(signal.SIGSTOP)
+    let_through(campaign.tasks)
     town.add_nodes("two")
     campaign.go()
     assert campaign.workers("lost") == {"one"}
@@ -158,11 +164,12 @@ def test_a_frozen_node_loses_its_lease_and_its_late_result_is_refused(town: Town
     happens="nodes compute on; awake, the gateway takes no lease back before its nodes had time to be heard",
     kept="everything: no attempt is lost",
 )
-def test_a_frozen_gateway_takes_nothing_back_for_having_slept(town: Town) -> None:
+def test_a_frozen_gateway_takes_nothing_back_for_having_slept(town: Town, tmp_path: Path) -> None:
     town.add_nodes("one", "two")
-    campaign = Campaign(town, iterations(4, 1_500_000))
+    campaign = Campaign(town, gated(4, tmp_path / "gates"))
     campaign.go(lambda event: event.kind == "progress")
     town.gateway.send(signal.SIGSTOP)
+    let_through(campaign.tasks)
     select.select([], [], [], 1.5 * LEASE_S)  # leases end meanwhile, and so do tasks
     town.gateway.send(signal.SIGCONT)
     campaign.verify()
@@ -175,10 +182,11 @@ def test_a_frozen_gateway_takes_nothing_back_for_having_slept(town: Town) -> Non
     happens="it gets work at once",
     kept="no result is computed for its sake",
 )
-def test_a_node_that_joins_at_half_time_takes_its_share(town: Town) -> None:
+def test_a_node_that_joins_at_half_time_takes_its_share(town: Town, tmp_path: Path) -> None:
     town.add_nodes("one")
-    campaign = Campaign(town, iterations(14, 400_000))
+    campaign = Campaign(town, [*iterations(2), *gated(12, tmp_path / "gates")])
     campaign.go(lambda event: len(campaign.results) == 2)
     town.add_nodes("two")
+    campaign.go(lambda event: event.kind == "started" and event.worker.startswith("two/"))
     campaign.verify()
     assert campaign.workers() == {"one", "two"}

@@ -21,12 +21,13 @@ from fastapi.routing import APIRoute
 from manybody.core.digest import digest_bytes
 from manybody.network.federation.gateway import Gateway, Settings
 from manybody.network.federation.membership import Joined, join
+from manybody.network.federation.node import BEATS
 from manybody.network.federation.protocol import Accepted, AskWork, Installed, Report, Work
 from manybody.network.federation.serve import Office
 from manybody.network.federation.writer import Writer
 from manybody.store import queue
 from manybody.store.home import Home
-from manybody.testing.campaign import Campaign, iterations
+from manybody.testing.campaign import Campaign, gated, iterations
 from manybody.testing.federation import Process, Town
 from manybody.testing.methods import installed, task
 
@@ -164,9 +165,11 @@ def test_a_gateway_whose_clock_is_set_takes_nothing_back(tmp_path: Path, monkeyp
     with Town(tmp_path, LEASE_S, wrong_clock(tmp_path, 24) | {"WRONG_CLOCK_SINCE": str(late)}) as town:
         right = {"LD_PRELOAD": "", "WRONG_CLOCK_SINCE": ""}
         town.start_node("one", Office(town.home).invite(), environment=right).wait_for("is ready")
-        campaign = Campaign(town, iterations(1, 16_000_000))  # longer than it takes to notice
+        campaign = Campaign(town, gated(1, tmp_path / "gates"))
         campaign.go(lambda event: event.kind == "progress")
         late.touch()
+        for _ in range(2 * BEATS):  # longer than it takes to notice
+            campaign.go(lambda event: event.kind == "progress")
         campaign.verify()
         assert campaign.kinds() <= {"started", "progress", "finished"}
 
@@ -215,9 +218,9 @@ def test_two_runs_of_a_study_at_once_share_its_work(town: Town, tmp_path: Path) 
     happens="the node stops, and says why",
     kept="what it had finished; what it held is done elsewhere",
 )
-def test_a_node_that_is_revoked_ends_and_its_work_is_done_elsewhere(town: Town) -> None:
+def test_a_node_that_is_revoked_ends_and_its_work_is_done_elsewhere(town: Town, tmp_path: Path) -> None:
     one, _ = town.add_nodes("one", "two")
-    campaign = Campaign(town, iterations(8, 400_000))
+    campaign = Campaign(town, gated(8, tmp_path / "gates"))
     campaign.go(lambda event: event.worker.startswith("one/"))
     town.manybody("revoke", "one")
     assert one.wait() == 1

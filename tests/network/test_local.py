@@ -20,7 +20,7 @@ from manybody.network.local import Embedded
 from manybody.network.messages import BackendError
 from manybody.store.objects import ObjectStore
 from manybody.store.provenance import architecture, provenance, usable_cores
-from manybody.testing.methods import installed, task
+from manybody.testing.methods import installed, let_through, task
 
 FOREVER = 10**12  # steps
 WARM_START_S = 2.0
@@ -116,10 +116,12 @@ def test_a_death_is_noticed_although_a_child_of_the_worker_lives_and_the_child_e
     os.close(child)
 
 
-def test_an_interrupt_is_not_for_the_workers(backend: Embedded) -> None:
-    backend.submit("a", task("iterate", steps=1_000_000), {})
+def test_an_interrupt_is_not_for_the_workers(backend: Embedded, tmp_path: Path) -> None:
+    wanted = task("iterate", steps=20_000, gate=str(tmp_path / "gate"))
+    backend.submit("a", wanted, {})
     first(backend, "progress")
     workers()[0].send_signal(signal.SIGINT)
+    let_through([wanted])
     assert first(backend, "finished").attempt == "a"
 
 
@@ -139,14 +141,16 @@ def test_workers_that_cannot_start_are_given_up_with_what_they_said(tmp_path: Pa
     assert workers() == []
 
 
-def test_a_stopped_worker_goes_on_where_it_was(backend: Embedded) -> None:
-    backend.submit("a", task("iterate", steps=1_000_000), {})
+def test_a_stopped_worker_goes_on_where_it_was(backend: Embedded, tmp_path: Path) -> None:
+    wanted = task("iterate", steps=20_000, gate=str(tmp_path / "gate"))
+    backend.submit("a", wanted, {})
     first(backend, "progress")
     worker = workers()[0]
     worker.suspend()
     assert {event.kind for event in backend.events(timeout=0.3)} <= {"progress"}  # told before it stopped
     assert list(backend.events(timeout=0.3)) == []
     worker.resume()
+    let_through([wanted])
     assert first(backend, "finished").attempt == "a"
 
 

@@ -60,6 +60,13 @@ class ObjectStore:
         """Whether there is a result with this digest (not whether it is intact: `get` looks)."""
         return self.path(digest).is_file()
 
+    def size(self, digest: str) -> int | None:
+        """Bytes of the result with this digest; None where there is none."""
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            return None
+
     def was_set_aside(self, digest: str) -> bool:
         """Whether a result with this digest was found corrupt."""
         return any(self.quarantine.glob(f"{digest}.*"))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from manybody.core.digest import digest_bytes
 from manybody.core.protocols import Event
 from manybody.core.task import Output, Progress, Task
 from manybody.store.encoding import encode
 from manybody.testing.federation import Town
-from manybody.testing.methods import iterate, task
+from manybody.testing.methods import iterate, let_through, task
 
 
 class Nowhere:
@@ -31,6 +32,15 @@ class Nowhere:
 def iterations(count: int, steps: int = 200_000) -> list[Task]:
     """Different tasks of so many steps each; a million take about a tenth of a second."""
     return [task("iterate", steps=steps).model_copy(update={"repeat": repeat}) for repeat in range(count)]
+
+
+def gated(count: int, folder: Path) -> list[Task]:
+    """Different tasks that each stay halfway until `let_through`: they last as long as a test wants, on any machine."""
+    folder.mkdir(exist_ok=True)
+    return [
+        task("iterate", steps=20_000, gate=str(folder / f"{repeat}")).model_copy(update={"repeat": repeat})
+        for repeat in range(count)
+    ]
 
 
 def expected(wanted: Task) -> str:
@@ -71,7 +81,11 @@ class Campaign:
         return None
 
     def verify(self) -> None:
-        """Go on to the end: every task, all of them iterations, has the result that it has when nothing goes wrong."""
+        """Go on to the end: every task, all of them iterations, has the result that it has when nothing goes wrong.
+
+        Gates are opened.
+        """
+        let_through(self.tasks)
         self.go()
         assert self.results == {each.digest: expected(each) for each in self.tasks}
         self.backend.close()

@@ -10,7 +10,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -21,6 +21,7 @@ from manybody.core.protocols import Conserved, Context, MethodSpec, SystemSpec
 from manybody.core.study import Realisation
 from manybody.core.task import Output, Progress, Task
 
+LOOK_S = 0.02  # between two looks at a gate
 Stage = Literal["add", "iterate", "refuse", "divide", "print", "crash", "describe", "fork", "hold", "fill", "misbehave"]
 
 
@@ -70,6 +71,13 @@ def task(stage: Stage, inputs: Mapping[str, str] | None = None, **parameters: An
     return Task(method=method, stage=stage, version=version, system={}, parameters=parameters, inputs=dict(inputs or {}))
 
 
+def let_through(tasks: Iterable[Task]) -> None:
+    """Open the gates of tasks; fine for those that have none."""
+    for each in tasks:
+        if "gate" in each.parameters:
+            Path(each.parameters["gate"]).touch()
+
+
 def installed(folder: Path) -> dict[str, str]:
     """Environment for processes that shall find this method in their catalog; writes what makes it so into `folder`."""
     package = folder / "manybody_testing-1.dist-info"
@@ -92,18 +100,24 @@ def add(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
 def iterate(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     """`steps` steps of the logistic map x -> 4 x (1 - x) from the task's key, with progress every thousand.
 
-    Each thousand is a checkpoint. With `fail_at`, it gives up at that step.
+    Each thousand is a checkpoint. With `fail_at`, it gives up at that step. With `gate`, a file's path, it stays halfway,
+    at a whole thousand, until that file is there, and goes on telling how far it is.
     """
-    steps, fail_at = int(task.parameters["steps"]), task.parameters.get("fail_at")
+    steps, fail_at, gate = int(task.parameters["steps"]), task.parameters.get("fail_at"), task.parameters.get("gate")
+    halfway = steps // 2000 * 1000
     left = context.resume() or Output({"x": np.asarray(task.key.generator().random())}, {"step": 0})
-    x, first = float(left.arrays["x"]), int(left.document["step"])
+    x, first, looks = float(left.arrays["x"]), int(left.document["step"]), 0
     for step in range(first, steps):
         if step == fail_at:
             raise TaskError(f"the iteration diverged at step {step}")
-        if step % 1000 == 0:
-            context.progress(Progress(step / steps, simulated=float(step), unit="steps"))
+        while step % 1000 == 0:
+            context.progress(Progress(step / steps, simulated=float(step + looks), unit="steps"))
             if step > first:
                 context.keep(Output({"x": np.asarray(x)}, {"step": step}))
+            if gate is None or step != halfway or Path(gate).exists():
+                break
+            looks += 1  # so that each report differs, or it would not be passed on
+            time.sleep(LOOK_S)
         x = 4 * x * (1 - x)
     return Output({"total": np.asarray(x)}, {"steps": steps})
 

@@ -50,12 +50,12 @@ class Checkpoints:
         claim = checkpoint_claim(said.attempt, said.task, said.checkpoint, member.name, version)
         if not verify(member.certificate, claim, said.signature):
             raise RefusedError(422, f"Expected the signature of {member.name} over this checkpoint; it does not verify.")
-        if not self.objects.has(said.checkpoint):
+        nbytes = self.objects.size(said.checkpoint)
+        if nbytes is None:
             raise RefusedError(404, f"Expected the checkpoint {said.checkpoint} to be stored first. Send it to /v1/objects.")
         # No result says so of itself: what passes here may be removed once the attempt has got further.
         if self._belongs_to(said.checkpoint) != (said.task, said.attempt):
             raise RefusedError(422, f"Expected a checkpoint of attempt {said.attempt}; {said.checkpoint} is something else.")
-        nbytes = self.objects.path(said.checkpoint).stat().st_size
         if nbytes > self.limit:
             self.objects.remove(said.checkpoint)
             raise RefusedError(413, f"Expected a checkpoint of at most {self.limit} bytes; got {nbytes}.")

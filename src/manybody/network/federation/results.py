@@ -6,15 +6,18 @@ import asyncio
 import base64
 import hashlib
 import json
+import os
+import re
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response, StreamingResponse
 
-from manybody.core.errors import CorruptResultError
+from manybody.core.errors import CorruptResultError, StoreError
 from manybody.core.task import Progress
 from manybody.network.federation.authority import verify
 from manybody.network.federation.blobs import Partial, RefusedBlobError, keep
@@ -26,7 +29,7 @@ from manybody.store.objects import ObjectStore
 
 SPARE = 8  # objects that an attempt may store beyond one an interval: its result, and what broke on the way
 ATTEMPTS = 10_000  # whose objects are counted; the one that was silent longest is forgotten first
-PIECE = 1 << 20  # bytes of an upload that are gathered before they go to the disk
+PIECE = 1 << 20  # bytes that go to the disk, or come from it, at once
 REMEMBERED = 10_000  # inputs that were sent, of which it is known that they are asked for again
 
 
@@ -56,14 +59,24 @@ class Results:
         if len(self._sent) >= REMEMBERED:
             self._sent.clear()
         self._sent.add((held.attempt, digest))
-        await asyncio.to_thread(self._verify, digest)
-        return FileResponse(self.objects.path(digest), media_type="application/octet-stream")
+        file = await asyncio.to_thread(self._opened, digest)  # open: who sets the result aside now does not cut it short
+        size = os.fstat(file.fileno()).st_size
+        first = _first_byte(request)
+        if first >= size > 0:
+            file.close()
+            return Response(status_code=416, headers={"content-range": f"bytes */{size}"})
+        headers = {"content-length": str(size - first)}
+        if first:
+            headers["content-range"] = f"bytes {first}-{size - 1}/{size}"
+        media_type = "application/octet-stream"
+        return StreamingResponse(_pieces(file, first), 206 if first else 200, headers=headers, media_type=media_type)
 
     async def look(self, request: Request, digest: str) -> Response:
         """Tell how much of a result has come."""
         held = await self.holds(request)
-        if self.objects.has(_checked(digest)):
-            return Response(status_code=200, headers={OFFSET_HEADER: str(self.objects.path(digest).stat().st_size)})
+        size = self.objects.size(_checked(digest))
+        if size is not None:
+            return Response(status_code=200, headers={OFFSET_HEADER: str(size)})
         return Response(status_code=404, headers={OFFSET_HEADER: str(Partial(self.objects, digest, held.attempt).size)})
 
     async def store(self, request: Request, digest: str) -> Response:
@@ -130,24 +143,27 @@ class Results:
         if self.every_s and len(stored) > SPARE + (now - first) / self.every_s:
             raise RefusedError(429, f"Expected an object of an attempt every {self.every_s:g} s at most; got {len(stored)}.")
 
-    def _verify(self, digest: str) -> None:
-        """Make sure that a result is what its digest says, once for each state of its file."""
+    def _opened(self, digest: str) -> BinaryIO:
+        """The open file of a result that is what its digest says; looked at once for each state of the file."""
         try:
-            stat = self.objects.path(digest).stat()
+            file = self.objects.path(digest).open("rb")
         except FileNotFoundError:
             raise RefusedError(
                 404, f"No result {digest} in the store of the gateway. Run the study again to compute it."
             ) from None
-        if self._intact.get(digest) == (stat.st_mtime_ns, stat.st_size):
-            return
-        with self.objects.path(digest).open("rb") as file:
+        stat = os.fstat(file.fileno())
+        if self._intact.get(digest) != (stat.st_mtime_ns, stat.st_size):
             intact = hashlib.file_digest(file, "sha256").hexdigest() == digest
-        if not intact:
-            try:
-                self.objects.get(digest)  # sets it aside
-            except CorruptResultError as error:
-                raise RefusedError(404, str(error)) from error
-        self._intact[digest] = (stat.st_mtime_ns, stat.st_size)
+            file.seek(0)
+            if not intact:
+                file.close()
+                try:
+                    self.objects.get(digest)  # sets it aside
+                except (CorruptResultError, StoreError) as error:
+                    raise RefusedError(404, str(error)) from error
+                return self._opened(digest)  # it was replaced by an intact one meanwhile
+            self._intact[digest] = (stat.st_mtime_ns, stat.st_size)
+        return file
 
 
 def receive(
@@ -181,14 +197,29 @@ def _store_one(objects: ObjectStore, said: Finish, member: Member, version: int)
         except ValueError as error:
             raise RefusedError(422, f"Expected the result in base64; got {error}.") from error
         return keep(objects, said.result, data)
-    if not objects.has(said.result):
+    size = objects.size(said.result)
+    if size is None:
         raise RefusedError(404, f"Expected the result {said.result} to be stored first. Send it to /v1/objects.")
-    return objects.path(said.result).stat().st_size
+    return size
 
 
 def progress_text(progress: Progress | None) -> str:
     """Progress as the queue keeps it."""
     return json.dumps(vars(progress)) if progress is not None else ""
+
+
+def _first_byte(request: Request) -> int:
+    """Where a node wants to go on: `Range: bytes=N-`. Any other range is answered with the whole, as HTTP permits."""
+    found = re.fullmatch(r"bytes=(\d{1,18})-", request.headers.get("range", ""))
+    return int(found[1]) if found else 0
+
+
+async def _pieces(file: BinaryIO, first: int) -> AsyncIterator[bytes]:
+    """What is in a file from a byte on; closes it."""
+    with file:
+        file.seek(first)
+        while piece := await asyncio.to_thread(file.read, PIECE):
+            yield piece
 
 
 def _checked(digest: str) -> str:
