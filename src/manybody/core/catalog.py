@@ -1,7 +1,8 @@
 """The catalog: systems, methods, measures and checks, found by entry points alone.
 
 The built-ins use the same groups as anyone else's package: ``manybody.systems``, ``manybody.methods``,
-``manybody.measures``, ``manybody.checks``, ``manybody.backends``, ``manybody.rules``, ``manybody.embeddings``.
+``manybody.measures``, ``manybody.checks``, ``manybody.backends``, ``manybody.rules``, ``manybody.embeddings``,
+``manybody.energies``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Literal, cast
 from manybody.core.errors import InputError, Problem
 from manybody.core.spec import NamedSpec
 
-Group = Literal["systems", "methods", "measures", "checks", "backends", "rules", "embeddings"]
+Group = Literal["systems", "methods", "measures", "checks", "backends", "rules", "embeddings", "energies"]
 
 
 @cache
