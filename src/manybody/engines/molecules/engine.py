@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from manybody.core.dynamics import Thermostat
 from manybody.core.errors import InputError, Problem, TaskError
 from manybody.core.random import Key
-from manybody.engines.molecules.amber import read_amber
 from manybody.engines.molecules.barostat import Barostat, Place, first_width, in_box
 from manybody.engines.molecules.forces import Evaluation, ForceField, ewald_plan
+from manybody.engines.molecules.formats import read_molecule
 from manybody.engines.molecules.spec import Molecule, WaterBox, content_of
 from manybody.engines.molecules.state import MoleculeState
 from manybody.engines.molecules.topology import Array, Topology, with_rigid_hydrogens
@@ -308,7 +308,7 @@ def _molecule(system: Molecule) -> tuple[ForceField, Array]:
         where, came = ", ".join(map(str, system.paths)), f"{missing[0]} missing" if missing else "other content"
         remedy = "Copy the files of the study to this machine, or run it where they are."
         raise InputError(Problem(where, f"files of content {system.content[:12]}", came, remedy))
-    topology, positions, box = read_amber(*system.paths)
+    topology, positions, box = read_molecule(*system.paths)
     if box is not None:
         remedy = "Strip the solvent and the box with ParmEd or cpptraj."
         raise InputError(Problem(str(system.paths[1]), "a molecule in vacuum", "a periodic box", remedy))

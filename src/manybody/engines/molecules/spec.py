@@ -81,20 +81,22 @@ class WaterBox(SystemSpec):
 
 
 class Molecule(SystemSpec):
-    """A molecule in vacuum, its force field from an Amber prmtop.
+    """A molecule in vacuum, its force field from files of Amber, GROMACS or LAMMPS.
 
     `content` is the SHA-256 of both files, found when the study is read: a node whose files differ refuses the task.
     """
 
-    summary: ClassVar[str] = "a molecule in vacuum, with a force field from an Amber prmtop"
+    summary: ClassVar[str] = "a molecule in vacuum, with a force field from files of Amber, GROMACS or LAMMPS"
     scales: ClassVar[UnitSystem | None] = MOLECULAR_UNITS
     symmetries: ClassVar[tuple[str, ...]] = ("translation", "rotation")
     conserved: ClassVar[tuple[str, ...]] = ("energy", "momentum")
 
     name: Literal["molecule"] = "molecule"
     temperature: Temperature = Field(gt=0, examples=[300 * KELVIN], description="temperature")
-    topology: str = Field("alanine-dipeptide.prmtop", description="an Amber prmtop: a file of yours, or the name of one shipped")
-    coordinates: str = Field("alanine-dipeptide.inpcrd", description="its inpcrd or rst7: a file of yours, or one shipped")
+    topology: str = Field(
+        "alanine-dipeptide.prmtop", description="an Amber prmtop, GROMACS top or LAMMPS data file, or one shipped"
+    )
+    coordinates: str = Field("alanine-dipeptide.inpcrd", description="its inpcrd, gro or PDB; the LAMMPS file again")
     rigid: Rigid = Field("h-bonds", description="`h-bonds` keeps the bonds to hydrogen rigid, for steps of 2 fs; `none`")
     content: str = Field("", description="SHA-256 of both files; leave it out, and it is found")
 
