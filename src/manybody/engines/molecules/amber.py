@@ -14,7 +14,7 @@ import numpy as np
 
 from manybody.core.errors import InputError, Problem
 from manybody.engines.molecules.topology import Array, Indices, Topology, connected
-from manybody.numerics.bonded import BondedTerms, Form
+from manybody.numerics.bonded import SIZES, BondedTerms, Form
 from manybody.numerics.constraints import Constraints
 from manybody.numerics.nonbonded import COULOMB, ListedPairs
 
@@ -32,13 +32,17 @@ def read_amber(prmtop: Path, coordinates: Path) -> tuple[Topology, Array, Array 
         remedy = f"Take the coordinates that belong to {prmtop.name}."
         raise InputError(Problem(str(coordinates), f"coordinates of {len(parm.atoms)} atoms", came, remedy))
     _refuse_what_is_not_computed(parm, prmtop)
-    box = None
-    if parm.box is not None:
-        if any(abs(angle - 90) > 1e-4 for angle in parm.box[3:]):
-            came = f"angles {list(parm.box[3:])}"
-            raise InputError(Problem(str(coordinates), "a rectangular box", came, "Solvate the molecule in a rectangular box."))
-        box = np.asarray(parm.box[:3], dtype=np.float64) * ANGSTROM
-    return _topology(parm), np.asarray(parm.coordinates, dtype=np.float64) * ANGSTROM, box
+    return _topology(parm), np.asarray(parm.coordinates, dtype=np.float64) * ANGSTROM, edges(parm, coordinates)
+
+
+def edges(structure: Any, coordinates: Path) -> Array | None:
+    """The edges [3] of the box of a ParmEd structure, nm; None where there is none. Raises `InputError` for a tilted one."""
+    if structure.box is None or not np.any(structure.box[:3]):
+        return None
+    if any(abs(angle - 90) > 1e-4 for angle in structure.box[3:]):
+        came = f"angles {list(structure.box[3:])}"
+        raise InputError(Problem(str(coordinates), "a rectangular box", came, "Solvate the molecule in a rectangular box."))
+    return np.asarray(structure.box[:3], dtype=np.float64) * ANGSTROM
 
 
 def _load(prmtop: Path, coordinates: Path) -> Any:
@@ -63,6 +67,9 @@ def _load(prmtop: Path, coordinates: Path) -> Any:
 
 def _refuse_what_is_not_computed(parm: Any, prmtop: Path) -> None:
     """Refuse force fields with terms that are not computed here: better no energy than a wrong one."""
+    if "CTITLE" in parm.parm_data:
+        remedy = "Convert it to a GROMACS topology with ParmEd."
+        raise InputError(Problem(str(prmtop), "a force field of Amber's own", "one of CHARMM, as chamber writes it", remedy))
     for name in ("urey_bradleys", "impropers", "cmaps", "rb_torsions", "trigonal_angles", "adjusts"):
         if len(getattr(parm, name, ())):
             remedy = "Take a force field of bonds, angles, torsions and Lennard-Jones, such as ff14SB."
@@ -119,14 +126,16 @@ def _bonded(parm: Any) -> dict[str, BondedTerms]:
         for d in parm.dihedrals
     ]
     return {
-        "bond": _terms("harmonic-bond", bonds, 2, 2),
-        "angle": _terms("harmonic-angle", angles, 3, 2),
-        "torsion": _terms("periodic-torsion", [(atoms, p) for improper, atoms, p in turns if not improper], 4, 3),
-        "improper": _terms("periodic-torsion", [(atoms, p) for improper, atoms, p in turns if improper], 4, 3),
+        "bond": terms_of("harmonic-bond", bonds),
+        "angle": terms_of("harmonic-angle", angles),
+        "torsion": terms_of("periodic-torsion", [(atoms, p) for improper, atoms, p in turns if not improper]),
+        "improper": terms_of("periodic-torsion", [(atoms, p) for improper, atoms, p in turns if improper]),
     }
 
 
-def _terms(form: Form, rows: list[tuple[Any, Any]], members: int, values: int) -> BondedTerms:
+def terms_of(form: Form, rows: list[tuple[Any, Any]]) -> BondedTerms:
+    """Terms from rows of ParmEd's atoms and of parameters in the order of the formula."""
+    members, values = SIZES[form]
     atoms = np.array([[atom.idx for atom in row[0]] for row in rows], dtype=np.int64).reshape(-1, members)
     return BondedTerms(form, atoms, np.array([row[1] for row in rows], dtype=np.float64).reshape(-1, values))
 

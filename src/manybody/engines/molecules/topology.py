@@ -83,6 +83,25 @@ def connected(atoms: int, bonds: Indices) -> Indices:
     return np.asarray(rank[labels])
 
 
+def along_bonds(atoms: int, bonds: Indices, most: int = 3) -> tuple[Indices, Indices]:
+    """The pairs [pairs, 2] that are 1 .. `most` bonds apart, lower atom first, and the least number of bonds [pairs]."""
+    near: list[set[int]] = [set() for _ in range(atoms)]
+    for first, second in bonds.tolist():
+        near[first].add(second)
+        near[second].add(first)
+    pairs, counts = [], []
+    for atom in range(atoms):
+        seen, edge = {atom}, {atom}
+        for count in range(1, most + 1):
+            edge = {other for member in edge for other in near[member]} - seen
+            seen |= edge
+            for other in sorted(edge):
+                if other > atom:
+                    pairs.append((atom, other))
+                    counts.append(count)
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2), np.array(counts, dtype=np.int64)
+
+
 def with_rigid_hydrogens(topology: Topology) -> Topology:
     """The topology with the harmonic bonds to hydrogen made rigid at their rest lengths, and their energies gone."""
     atoms, lengths, kept = [], [], []
