@@ -2,7 +2,9 @@
 
 **Monte Carlo.** Edges and positions are scaled by a trial factor, and the trial is accepted with the probability that
 keeps the isothermal-isobaric distribution V^N exp(-(U + P V) / kT) dV exactly. Trials are uniform in the logarithm of an
-edge (D. Frenkel and B. Smit, Understanding Molecular Simulation, 2nd ed. (2002), section 5.4).
+edge (D. Frenkel and B. Smit, Understanding Molecular Simulation, 2nd ed. (2002), section 5.4). Without a heat bath the
+enthalpy H = K + U + P V is kept instead: what a trial costs is taken from the kinetic energy, by a factor on all velocities,
+and the distribution is V^N K^(freedom/2 - 1) dV with K = H - U - P V (J. R. Ray, Phys. Rev. A 44, 4061 (1991)).
 
 **Martyna, Tobias and Klein** (J. Chem. Phys. 101, 4177 (1994)). The logarithm of the volume moves under the pressure,
 with e the strain rate and W = (freedom + 3) kT tau^2 the mass of the piston:
@@ -37,6 +39,18 @@ def log_acceptance(energy_change: float, pressure: float, volume: float, trial: 
     return -(energy_change + pressure * (trial - volume)) / kT + (atoms + 1) * math.log(trial / volume)
 
 
+def log_acceptance_at_constant_enthalpy(
+    cost: float, kinetic: float, freedom: float, volume: float, trial: float, atoms: int
+) -> float:
+    """ln of the acceptance of a trial volume that costs dU + P dV = `cost`, taken from `kinetic`; -inf where it cannot be.
+
+    (N + 1) ln(V' / V) + (freedom / 2 - 1) ln(K' / K), for trials drawn as in `log_acceptance`.
+    """
+    if not cost < kinetic:
+        return -math.inf
+    return (atoms + 1) * math.log(trial / volume) + (0.5 * freedom - 1) * math.log1p(-cost / kinetic)
+
+
 @dataclass(frozen=True)
 class VolumeMoves:
     """Trial changes of the box: all edges together, one at a time, or only the third.
@@ -60,6 +74,10 @@ class VolumeMoves:
         else:
             logs[axis if self.coupling == "anisotropic" else 2] = change
         return np.exp(logs), math.log(1.0 - generator.random())
+
+    def cost(self, energy_change: float, volume: float, trial: float) -> float:
+        """What the trial volume takes from other energies, dU + P dV."""
+        return energy_change + self.pressure * (trial - volume)
 
     def accepts(self, threshold: float, energy_change: float, volume: float, trial: float, atoms: int) -> bool:
         """Whether the trial volume is taken; never where the trial's energy is no number."""

@@ -54,21 +54,23 @@ def fire(
     Time steps grow from `time_step` to ten times that; no atom moves further than `reach` in one, so that overlapping
     atoms part slowly. Raises `InputError` where the start has no finite energy.
     """
-    x, v = start.copy(), np.zeros_like(start)
+    x, v, step = start.copy(), np.zeros_like(start), np.zeros_like(start)
     energy, f = _begin(evaluate, x)
-    energies, dt, mixing, downhill = [energy], time_step, 0.1, 0
+    energies, dt, mixing, downhill, tiny = [energy], time_step, 0.1, 0, np.finfo(float).tiny
     while _largest(f) > tolerance and len(energies) <= most_steps:
         if np.vdot(f, v) > 0:
             downhill += 1
             if downhill > 20:
                 dt, mixing = min(1.1 * dt, 10 * time_step), 0.99 * mixing
         else:
-            x -= 0.5 * dt * v  # half of the step uphill is taken back
+            x -= 0.5 * step  # half of the step uphill is taken back
             v[:] = 0
             dt, mixing, downhill = max(0.5 * dt, 0.02 * time_step), 0.1, 0
         v += dt * f
         v = (1 - mixing) * v + mixing * f * (np.linalg.norm(v) / np.linalg.norm(f))
-        x += _limited(dt * v, reach)
+        v *= np.minimum(1, reach / np.maximum(dt * np.linalg.norm(v, axis=1, keepdims=True), tiny))
+        step = dt * v
+        x += step
         energy, f = evaluate(x)
         energies.append(energy)
     return Minimum(x, f, np.array(energies), _largest(f) <= tolerance)

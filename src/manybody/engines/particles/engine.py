@@ -51,6 +51,11 @@ class Trace:
         """Several stretches as one."""
         return cls(**{field.name: np.concatenate([getattr(trace, field.name) for trace in traces]) for field in fields(cls)})
 
+    @property
+    def last(self) -> Trace:
+        """The last sample alone."""
+        return Trace(**{field.name: getattr(self, field.name)[-1:] for field in fields(self)})
+
 
 class LiquidEngine:
     """Advances a Lennard-Jones liquid; passes `manybody.testing.engine`.

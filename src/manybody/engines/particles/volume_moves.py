@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from manybody.core.dynamics import Thermostat
-from manybody.core.errors import TaskError
 from manybody.core.random import Key
 from manybody.engines.particles.engine import LiquidEngine, Trace
 from manybody.engines.particles.known_answers import pressure_tail
 from manybody.engines.particles.spec import LennardJonesLiquid
 from manybody.engines.particles.state import ParticleState
-from manybody.numerics.barostats import Coupling, VolumeMoves
+from manybody.numerics.barostats import Coupling, VolumeMoves, log_acceptance_at_constant_enthalpy
+from manybody.numerics.integrators import NO_BATH
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class BoxTrace:
 class VolumeMoveEngine:
     """A Lennard-Jones system at a constant `pressure`; passes `manybody.testing.engine`. A step is a cycle.
 
-    A cycle is `stride` time steps with a heat bath, then one trial change of the box (`VolumeMoves`): exact for any stride.
+    A cycle is `stride` time steps, then one trial change of the box (`VolumeMoves`): exact for any stride. With a heat bath
+    the temperature is constant; with thermostat ``none`` it is the enthalpy, and trials are paid from the kinetic energy.
     `size` is the largest change of ln V in a trial; by default 0.5 / sqrt(atoms), which suits liquids. Where the system has
     its tail correction, pairs beyond the cutoff count with the free energy N p_tail / density, at g(r) = 1, of which the
     tail of the pressure is the derivative.
@@ -50,8 +51,6 @@ class VolumeMoveEngine:
         device: str = "cpu",
         threads: int = 1,
     ) -> None:
-        if thermostat == "none":
-            raise TaskError("Expected a heat bath, `bussi` or `langevin`, beside volume moves; got `none`. Choose one.")
         self.liquid = LiquidEngine(system, time_step, thermostat, thermostat_time, None, device, threads)
         self.moves = VolumeMoves(pressure, system.temperature, coupling, size or 0.5 / math.sqrt(system.atoms))
         self.stride = stride
@@ -93,15 +92,21 @@ class VolumeMoveEngine:
         return self.liquid.system.atoms
 
     def _move(self, state: ParticleState, energy: float) -> tuple[ParticleState, bool]:
-        """One trial; `energy` is that of the state. The energy that scaling takes or gives counts as heat."""
+        """One trial; `energy` is that of the state. What scaling changes in the energy of the particles counts as heat."""
         factors, threshold = self.moves.trial(state.key.derive("volume", state.step))
         by = torch.from_numpy(factors).to(state.box)
         trial = replace(state, positions=state.positions * by, box=state.box * by)
         self.liquid.refuse_narrow(trial.box, state)
         _, after, _, pairs = self.liquid.evaluate(trial.positions, trial.box)
-        change = after - self.liquid.shift * pairs - energy
+        gain = after - self.liquid.shift * pairs - energy
         volume, larger = float(state.box.prod()), float(trial.box.prod())
-        tail = self.tail * self._atoms**2 * (1 / larger - 1 / volume)
-        if not self.moves.accepts(threshold, change + tail, volume, larger, self._atoms):
+        change = gain + self.tail * self._atoms**2 * (1 / larger - 1 / volume)
+        if self.liquid.bath.kind != NO_BATH:
+            taken = self.moves.accepts(threshold, change, volume, larger, self._atoms)
+            return (replace(trial, heat=state.heat + gain), True) if taken else (state, False)
+        kinetic, cost = 0.5 * float((state.velocities**2).sum()), self.moves.cost(change, volume, larger)
+        odds = log_acceptance_at_constant_enthalpy(cost, kinetic, float(self.liquid.freedom), volume, larger, self._atoms)
+        if not threshold < odds:
             return state, False
-        return replace(trial, heat=state.heat + change), True
+        faster = state.velocities * math.sqrt(1 - cost / kinetic)
+        return replace(trial, velocities=faster, heat=state.heat + gain - cost), True
