@@ -256,11 +256,12 @@ class AtomsDynamics(MethodSpec):
 
 
 class Relaxation(Spec):
-    """How far atoms and cell are relaxed."""
+    """How far atoms and cell are relaxed, and by how much atoms are moved at random before."""
 
     force_tolerance: float
     steps: int
     cell: bool
+    rattle: float
 
 
 class Strains(Spec):
@@ -299,14 +300,15 @@ class AtomsStatics(MethodSpec):
     force_tolerance: float = Field(1e-8, gt=0, description="largest force left, eV/angstrom; on the cell, per atom")
     steps: int = Field(500, ge=1, description="most steps of an optimiser before a relaxation is given up")
     cell: bool = Field(True, description="whether the cell relaxes too")
-    strain: float = Field(5e-3, gt=0, le=0.05, description="strain at which stresses are taken for the elastic constants")
+    rattle: Length = Field(0.02, ge=0, le=0.3, description="standard deviation of random moves before atoms relax")
+    strain: float = Field(1e-2, gt=0, le=0.05, description="strain at which stresses are taken for the elastic constants")
     volumes: int = Field(13, ge=5, le=201, description="volumes of the equation of state")
     range: float = Field(0.06, gt=0, le=0.3, description="how far volumes go either way, of the relaxed volume")
 
     def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
         """Relaxation, then strains; the latter carries what is measured."""
         assert isinstance(system, AtomsSystem)
-        relaxation = Relaxation(force_tolerance=self.force_tolerance, steps=max(1, self.steps), cell=self.cell)
+        relaxation = Relaxation(force_tolerance=self.force_tolerance, steps=self.steps, cell=self.cell, rattle=self.rattle)
         first = self._task("relax", system, relaxation, seed, repeat, {}, 50)
         last = self._strained(system, self.strain, seed, repeat, first.digest)
         return (first, last), (last,)

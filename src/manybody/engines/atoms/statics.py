@@ -82,10 +82,11 @@ def static_response(
 
 
 def relax(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
-    """Atoms, and the cell where it is asked for, brought to the nearest minimum of the energy."""
+    """Atoms, and the cell where it is asked for, brought to a minimum of the energy from a little beside where they are."""
     system, how = _system(task), Relaxation.model_validate(task.parameters)
     atoms = system.atoms()
     refuse_overlaps(atoms.positions, atoms.numbers, np.array(atoms.cell), np.array(atoms.pbc))
+    atoms.positions += how.rattle * task.key.derive("rattle").generator().standard_normal(atoms.positions.shape)
     atoms.calc = DrivenCalculator(system.energy.load())
     if how.cell and atoms.pbc.all():
         _relax_cell(atoms, how)

@@ -57,7 +57,7 @@ class SuttonChen:
 
 
 COPPER = SuttonChen("Cu", 63.546, 1.2382e-2, 3.61, 39.432, 9, 6, switch=5.0, cutoff=7.5)
-SPACING, STEP, DENSEST = 0.0075, 0.5, 1200.0  # of the tables; rho is 115 in the crystal
+SPACING, STEP, DENSEST = 0.005, 0.5, 1200.0  # of the tables; rho is 115 in the crystal
 SHORTEST = 1.0  # angstroms: below it the tables go on as they do here, for no atoms come closer
 
 
