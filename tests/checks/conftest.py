@@ -71,14 +71,15 @@ def synthetic_output(task: Task, wrong: Wrong) -> Output:
 @pytest.fixture
 def evidence(tmp_path: Path) -> Callable[..., Measured]:
     """Makes evidence for a study with one check, `wrong` in the ways named."""
+    densities = ({"system.density": 0.776}, {"system.density": 0.82})
 
-    def make(check: dict[str, object] | str, **ways: float | bool) -> Measured:
+    def make(check: dict[str, object] | str, sweep: tuple[dict[str, float], ...] = densities, **ways: float | bool) -> Measured:
         study = Study.model_validate(
             {
                 "name": "synthetic",
                 "system": {"name": "lennard-jones-liquid", "temperature": 0.85, "density": 0.776},
                 "method": {"name": "molecular-dynamics", "duration": 400.0, "segment": 200.0},
-                "sweep": [{"system.density": 0.776}, {"system.density": 0.82}],
+                "sweep": sweep,
                 "repeats": 2,
                 "measures": ["potential-energy", "pressure"],
                 "checks": [check],

@@ -32,7 +32,7 @@ def torsion_angles(frames: Array, atoms: Four) -> Array:
     along = c - b
     left, right = np.cross(b - a, along), np.cross(along, d - c)
     sine = np.einsum("fd,fd->f", np.cross(left, right), along) / np.linalg.norm(along, axis=1)
-    return np.degrees(np.arctan2(sine, np.einsum("fd,fd->f", left, right)))
+    return np.asarray(np.degrees(np.arctan2(sine, np.einsum("fd,fd->f", left, right))))
 
 
 class TorsionDistribution(MeasureSpec):
@@ -84,9 +84,9 @@ class TorsionPopulation(MeasureSpec):
 
 
 class ExchangeAcceptance(MeasureSpec):
-    """The mean probability of the swaps that replica exchange tried, over all neighbours of the ladder."""
+    """The probability that replica exchange accepts a swap, for each pair of neighbours on the ladder, the coldest first."""
 
-    summary: ClassVar[str] = "how often replica exchange accepts a swap"
+    summary: ClassVar[str] = "how often replica exchange accepts a swap, along the ladder"
     symbol: ClassVar[str] = "P_swap"
     unit: ClassVar[str] = ""
     methods: ClassVar[tuple[str, ...]] = ("replica-exchange",)
@@ -94,10 +94,15 @@ class ExchangeAcceptance(MeasureSpec):
     name: Literal["exchange-acceptance"] = "exchange-acceptance"
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
-        """One value a round that begins with swaps; zeros where there is one replica, which never swaps."""
-        assert isinstance(point.method, ReplicaExchange)
-        found = [float(output.document["acceptance"]) for output in outputs if "acceptance" in output.document] or [0.0, 0.0]
-        return Samples(np.array(found), np.ones(len(found)), point.method.round)
+        """One row for every two rounds, in which each pair has a turn; `axis` is the lower rung. A single replica has a 0."""
+        method = point.method
+        assert isinstance(method, ReplicaExchange)
+        if method.replicas == 1:
+            return Samples(np.zeros((2, 1)), np.ones(2), method.round, np.zeros(1))
+        tried = np.array([output.arrays["exchange_probability"] for output in outputs[1:]])
+        twos = len(tried) // 2
+        values = np.nanmean(tried[: 2 * twos].reshape(twos, 2, -1), axis=1)
+        return Samples(values, np.ones(twos), 2 * method.round, np.arange(method.replicas - 1.0))
 
 
 def _angles(outputs: Sequence[Output], atoms: Four) -> Array:

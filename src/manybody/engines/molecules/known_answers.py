@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.stats import beta
+from scipy.special import betainc
 
 DEBYE = 0.0208194343  # e nm: 1e-21 / 299792458 C m over the elementary charge
 
@@ -31,4 +31,4 @@ def harmonic_acceptance(freedom: float, kT: float, other_kT: float) -> float:
     incomplete beta function I.
     """
     cold, hot = sorted((kT, other_kT))
-    return 2 * float(beta(freedom / 2, freedom / 2).cdf(cold / (cold + hot)))
+    return 2 * float(betainc(freedom / 2, freedom / 2, cold / (cold + hot)))

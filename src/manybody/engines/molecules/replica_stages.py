@@ -33,8 +33,8 @@ def exchange(task: Task, inputs: Mapping[str, Output], context: Context) -> Outp
 def replicate(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     """A round of a rung, from its own last state or its partner's, as the exchange before it says.
 
-    The document tells the `walker`, the rung where this configuration began, and the mean probability of the swaps that
-    the exchange tried, `acceptance`.
+    The document tells the `walker`, the rung where this configuration began; the array ``exchange_probability`` is that of
+    the exchange before it, empty in the first round.
     """
     asked = ReplicaLeg.model_validate(task.parameters)
     engine = engine_of(task, asked.leg)
@@ -47,7 +47,5 @@ def replicate(task: Task, inputs: Mapping[str, Output], context: Context) -> Out
         state = replace(state, velocities=state.velocities * math.sqrt(asked.ladder[asked.rung] / asked.ladder[source]))
     recorder = Recorder(engine, asked.leg, context)
     output = recorder.output(recorder.begin(state))
-    told: dict[str, float] = {"walker": int(inputs[came].document.get("walker", source)), "rung": asked.rung}
-    if np.isfinite(tried).any():
-        told["acceptance"] = float(np.nanmean(tried))
-    return Output(output.arrays, {**output.document, **told})
+    told = {"walker": int(inputs[came].document.get("walker", source)), "rung": asked.rung}
+    return Output({**output.arrays, "exchange_probability": tried}, {**output.document, **told})
