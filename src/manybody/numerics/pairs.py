@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FUNCTIONS = ("exp", "log", "sqrt", "sin", "cos", "tanh", "erf", "erfc")  # known to SymPy, math and torch by the same name
 _TEMPLATE = Path(__file__).with_name("pair_template.py")
 _BUILT_IN = ("clusters.py", "integrators.py", "jit.py", "neighbours.py", "pairs.py")  # what the generated code is made of besides
-_MARKED = re.compile(r"# --- formula ---\n.*?# --- end of formula ---\n", re.DOTALL)
+MARKED = re.compile(r"# --- formula ---\n.*?# --- end of formula ---\n", re.DOTALL)
 _ALLOWED = (
     ast.Expression, ast.BinOp, ast.UnaryOp, ast.Call, ast.Name, ast.Load, ast.Constant,
     ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.UAdd, ast.USub,
@@ -132,12 +132,12 @@ def generate(potential: PairPotential) -> str:
     """The source of a potential's kernel module."""
     head = f'"""Pair kernel of `{potential.name}`: {potential.expression}. Generated; do not edit."""\n\nimport math\n'
     body = _TEMPLATE.read_text(encoding="utf-8").split("from __future__ import annotations\n", 1)[1]
-    formula = _formula(potential)
-    return head + _MARKED.sub(lambda _: formula, body)
+    text, _ = formula(potential)
+    return head + MARKED.sub(lambda _: text, body)
 
 
-def _formula(potential: PairPotential) -> str:
-    """The functions `coefficients`, `pair_energy` and `pair_force` of a potential."""
+def formula(potential: PairPotential) -> tuple[str, int]:
+    """The functions `coefficients`, `pair_energy` and `pair_force` of a potential, and the number of its coefficients."""
     import sympy
 
     r = sympy.Symbol("r", positive=True)
@@ -153,7 +153,7 @@ def _formula(potential: PairPotential) -> str:
     lines = ["@kernel", "def coefficients(parameters):", *loads, f"    return ({values},)", ""]
     for name, part in zip(("pair_energy", "pair_force"), parts, strict=True):
         lines += ["", "@kernel", f"def {name}(r2, inverse, c):", *part, ""]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n", max(1, len(hoisted))
 
 
 def _as_series(expression: sympy.Expr, r: sympy.Symbol) -> sympy.Expr:

@@ -1,0 +1,1 @@
+"""Mixtures of Lennard-Jones particles, at rest and under homogeneous shear."""
