@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from manybody import __version__
-from manybody.cli import checks, doctor, join, network, new, nodes, run, show, systems
+from manybody.cli import checks, doctor, join, network, new, nodes, run, show, systems, trajectory
 from manybody.cli.complaints import complain
 from manybody.core.errors import ManybodyError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 for name, verb in (
     ("run", run.run),
     ("show", show.show),
+    ("trajectory", trajectory.trajectory),
     ("new", new.new),
     ("doctor", doctor.doctor),
     ("invite", network.invite),
