@@ -29,6 +29,11 @@ class Agreement:
     bins: int
     effective: float
 
+    @property
+    def excess(self) -> float:
+        """The deviate where curves are further apart than usual, else 0: to be close is no fault."""
+        return max(self.deviate, 0.0) if math.isfinite(self.deviate) else math.nan
+
 
 def compare_curves(first: Sequence[Array], second: Sequence[Array]) -> Agreement:
     """How far the means of two sets of independent samples are apart.  first, second: one array [samples, bins] a run.

@@ -63,16 +63,15 @@ class UnbiasedHistogram(CheckSpec):
             f"the surface at {point.label} is the histogram of {len(free)} runs without a bias, in the {found.bins} cells they "
             f"reach: mean squared difference {found.mean_square:.2f} of its variance, as a standard normal deviate"
         )
-        holds = math.isfinite(found.deviate)
         return Finding(
             name=f"unbiased histogram: {point.label}",
             kind="reference",
             claim=claim,
-            value=max(found.deviate, 0.0) if holds else None,
+            value=found.excess if math.isfinite(found.excess) else None,
             tolerance=limit,
             tolerance_from=f"{self.sigma:g} standard deviations over all points together; the cells are worth "
             f"{found.effective:.1f} independent ones",
-            verdict=judge(max(found.deviate, 0.0), limit) if holds else Verdict.FAILS,
+            verdict=judge(found.excess, limit) if math.isfinite(found.excess) else Verdict.FAILS,
             evidence={"cells": found.bins, "effective_cells": found.effective},
         )
 
