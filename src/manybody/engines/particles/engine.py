@@ -16,7 +16,7 @@ from manybody.core.random import Key
 from manybody.engines.particles.spec import LennardJonesLiquid
 from manybody.engines.particles.state import ParticleState
 from manybody.numerics import jit, plain_dynamics
-from manybody.numerics.integrators import LANGEVIN, NO_BATH, RESCALING, HeatBath
+from manybody.numerics.integrators import LANGEVIN, LONGEST_STEP, NO_BATH, RESCALING, HeatBath
 from manybody.numerics.pairs import LENNARD_JONES
 from manybody.numerics.plain_pairs import PlainPairs
 
@@ -157,6 +157,13 @@ class LiquidEngine:
                 state,
             )
 
+    def refuse_runaway(self, state: ParticleState) -> None:
+        """Raise `ExplodedError` where an atom of `state` would fly too far in its next time step, or has no finite number."""
+        fast = state.velocities.abs() + 0.5 * self.time_step * self.evaluate(state.positions, state.box)[0].abs()
+        bad = ~((fast**2).sum(dim=1) * self.time_step**2 < LONGEST_STEP**2)
+        if bool(bad.any()):
+            raise self._exploded(state, state.step, int(torch.nonzero(bad)[0, 0]))
+
     def conserved(self, state: ParticleState) -> dict[str, float]:
         """Energy less heat, in units of kT a degree of freedom, and momentum where no noise acts, in thermal ones."""
         _, energy, _, pairs = self.evaluate(state.positions, state.box)
@@ -189,6 +196,14 @@ class LiquidEngine:
             steps = min(steps, 1_000_000 // self.system.atoms)
         return min(max(FEWEST_STEPS, steps), wanted)
 
+    def _exploded(self, state: ParticleState, step: int, atom: int) -> ExplodedError:
+        return ExplodedError(
+            f"Step {step}: atom {atom} flies further than half a sigma in one time step, or has no finite position; the run has "
+            f"exploded. Lower `time_step` (now {self.time_step:g}), or start without overlapping atoms "
+            "(`manybody.engines.particles.relaxation.relax` parts them).",
+            state,
+        )
+
     def _call(self, state: ParticleState, stride: int, rows: np.ndarray) -> ParticleState:
         """One compiled call: ``len(rows) * stride`` steps, recorded into `rows` [samples, 8]."""
         self.refuse_narrow(state.box, state)
@@ -196,12 +211,7 @@ class LiquidEngine:
         noise, chi2 = self.bath.noise(state.key, state.step, steps, self.system.atoms)
         positions, velocities, failed, atom = self._advance(state, noise, chi2, stride, rows)
         if atom >= 0:
-            raise ExplodedError(
-                f"Step {state.step + failed}: atom {atom} flies further than half a sigma in one time step, or has no finite "
-                f"position; the run has exploded. Lower `time_step` (now {self.time_step:g}), or start without overlapping atoms "
-                "(`manybody.engines.particles.relaxation.relax` parts them).",
-                state,
-            )
+            raise self._exploded(state, state.step + failed, atom)
         rows[:, 4] += state.heat
         return replace(
             state,

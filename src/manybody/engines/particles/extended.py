@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from manybody.core.random import Key
-from manybody.engines.particles.engine import LiquidEngine
+from manybody.engines.particles.engine import ExplodedError, LiquidEngine
 from manybody.engines.particles.known_answers import pressure_tail
 from manybody.engines.particles.spec import LennardJonesLiquid
 from manybody.engines.particles.state import ParticleState
@@ -91,9 +91,14 @@ class ExtendedEngine:
 
     def record(self, state: ExtendedState, cycles: int) -> tuple[ExtendedState, ExtendedTrace]:
         """Advance by `cycles`. Raises `ExplodedError` where the run explodes or the box falls below twice the cutoff."""
+        self.liquid.refuse_runaway(state.particles)  # one atom's haste would reach all others through the bath at once
         rows = np.empty((cycles, 5))
         for row in rows:
-            state = self._cycle(state)
+            before = state.particles
+            try:
+                state = self._cycle(state)
+            except ExplodedError as error:
+                raise ExplodedError(str(error), before) from error
             kinetic, volume = _kinetic(state.particles), float(state.particles.box.prod())
             row[:] = state.potential_energy, kinetic, state.virial, volume, self._energy(state, kinetic, volume)
         return state, ExtendedTrace(*rows.T.copy())

@@ -8,6 +8,9 @@ coexist at a pressure that is higher by
 
 as the common tangent has it; at g(r) = 1 that is a rho_crystal rho_liquid, which the pressure of the run allows for. What is
 left between the two is carried over with the slope of the published line.
+
+Velocity Verlet follows H + dt^2 (v U'' v / 12 - f^2 / 24) (E. Hairer, C. Lubich and G. Wanner, Acta Numerica 12, 399 (2003),
+section 4). So with f^2 the mean square of a force's component, kT = <v^2> + dt^2 <f^2> / 6: at dt = 0.004 a thousandth more.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ class MeltingTemperature(MeasureSpec):
         system, method = _typed(point)
         at = system.virial_pressure + tail_pressure(outputs[0].document["phases"])
         values = _joined(outputs, "temperature") + melting_slope(system.temperature) * (system.pressure - at)
+        values += method.time_step**2 * float(_joined(outputs, "force_square").mean()) / 6
         return Samples(values, np.ones(len(values)), method.sample_every)
 
 

@@ -17,6 +17,7 @@ from manybody.engines.particles.known_answers import pressure_tail
 from manybody.engines.particles.melting.known_answers import HIGHEST, LOWEST, melting_densities, melting_pressure
 
 STRIDE = 25  # time steps between trial changes of the box
+HELD = 1.0  # tau at the start temperature: velocities and interfaces settle, the crystal changes by less than a layer
 PAIR_SECONDS = 9e-9  # core-seconds a pair and step, trials of the box included
 
 
@@ -164,7 +165,7 @@ class CoexistenceDynamics(MethodSpec):
         alone = self.stretch(system, time=self.preparation)
         crystal = task("crystal", alone)
         liquid = task("liquid", alone, crystal=crystal)
-        hot = self.stretch(system, time=4.0, temperature=self.start_temperature)
+        hot = self.stretch(system, time=HELD, temperature=self.start_temperature)
         joined = task("join", hot, crystal=crystal, liquid=liquid)
         tasks = [crystal, liquid, joined, task("settle", self.stretch(system, time=self.equilibration), state=joined)]
         for _ in range(math.ceil(self.duration / self.segment - 1e-9)):

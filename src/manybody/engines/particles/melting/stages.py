@@ -87,7 +87,7 @@ def produce(task: Task, inputs: Mapping[str, Output], context: Context) -> Outpu
     system, stretch = _parse(task)
     state = _continued(task, "state", inputs, context)
     engine = _moves(system, _whole(system), stretch, "none", "z", context)
-    traces, boxes, frames, profiles, shares = [], [], [], [], []
+    traces, boxes, frames, profiles, shares, squares = [], [], [], [], [], []
     for sample in range(1, stretch.samples + 1):
         state, trace = engine.record(state, stretch.cycles)
         traces.append(trace.particles.last)
@@ -96,15 +96,12 @@ def produce(task: Task, inputs: Mapping[str, Output], context: Context) -> Outpu
             frames.append(state.positions.numpy().astype(np.float32))
             profiles.append(_profile(system, stretch, state))
             shares.append(_share(system, state))
+            squares.append(float((engine.liquid.evaluate(state.positions, state.box)[0] ** 2).mean()))
         context.progress(Progress(sample / stretch.samples, sample * stretch.sample_every, "tau"))
     joined = Trace.joined(traces)
     recorded = _recorded(system, stretch, engine.liquid, joined)
-    recorded |= {
-        "frames": np.array(frames),
-        "profile": np.array(profiles),
-        "crystal_share": np.array(shares),
-        "boxes": np.array(boxes),
-    }
+    recorded |= {"frames": np.array(frames), "profile": np.array(profiles), "boxes": np.array(boxes)}
+    recorded |= {"crystal_share": np.array(shares), "force_square": np.array(squares)}
     recorded["frame_time"] = stretch.sample_every * stretch.frame_stride * np.arange(1, len(frames) + 1)
     return Output(
         recorded | _arrays(state), {"phases": dict(inputs["state"].document["phases"])} | _facts(stretch, engine.liquid, joined)
