@@ -129,6 +129,7 @@ class PMEPlan:
         self._pairs = ScreenedPairs(parameters.alpha, parameters.cutoff, parameters.single, tolerance)
         shape = parameters.mesh
         self._influence = influence(torch.from_numpy(self.cell), parameters.alpha, shape, parameters.order).numpy()
+        self.sums_mesh = True
         self.threads = threads
         self._helpers = ThreadPoolExecutor(threads - 1, "pme") if threads > 1 else None
         self._padded = np.empty((shape[0], shape[1], shape[2] + meshes.PAD))
@@ -195,6 +196,19 @@ class PMEPlan:
         plan._pairs = self._pairs.scaled(factor)
         return plan
 
+    def without_mesh(self) -> PMEPlan:
+        """The plan of the direct sum and the exclusions alone: what changes fast when atoms move. The rest is `mesh`."""
+        plan = copy.copy(self)
+        plan.sums_mesh = False
+        return plan
+
+    def mesh(self, positions: Array) -> Coulomb:
+        """The smooth rest of `without_mesh`: the sum on the mesh, self energy and background; no virial."""
+        positions, _, _ = checked(positions, self.charges, self.cell)
+        gradients, potentials, _ = self._smooth(positions, False)
+        c = self.coulomb_constant
+        return Coulomb(0.5 * c * float(self.charges @ potentials), -c * gradients, c * potentials, np.full((3, 3), np.nan))
+
     def neighbours(self, positions: Array, near: LatticeList | None = None) -> LatticeList:
         """The neighbour list of positions [atoms, 3]: `near` itself while it still holds, or a new one."""
         if near is not None and near.still_holds(positions):
@@ -211,7 +225,7 @@ class PMEPlan:
         direct = self._pairs.start(positions, self.charges, near, virial)
         work = _Parts(direct)
         helpers = [self._helpers.submit(work.run) for _ in range(self.threads - 1)] if self._helpers else []
-        gradients, potentials, total = self._smooth(positions, virial)
+        gradients, potentials, total = self._smooth(positions, virial) if self.sums_mesh else _nothing(len(positions))
         work.run()
         for helper in helpers:
             helper.result()
@@ -248,6 +262,10 @@ class PMEPlan:
         background = -math.pi / (alpha**2 * self.volume)
         potentials += background * self.total_charge - 2 * alpha / math.sqrt(math.pi) * self.charges
         return gradients, potentials, share + 0.5 * background * self.total_charge**2 * np.eye(3)
+
+
+def _nothing(atoms: int) -> tuple[Array, Array, Array]:
+    return np.zeros((atoms, 3)), np.zeros(atoms), np.zeros((3, 3))
 
 
 class _Parts:

@@ -49,12 +49,16 @@ def tuned_width(width: float, accepted: float, move: int) -> float:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the atoms are: a force field in its box, positions [atoms, 3], their neighbour lists, and what acts there."""
+    """Where the atoms are: a force field in its box, positions [atoms, 3], their neighbour lists, and what acts there.
+
+    slow: the part of it that changes slowly, where that is known and made use of.
+    """
 
     field: ForceField
     positions: Array
     near: NearLists | None
     found: Evaluation
+    slow: Evaluation | None = None
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from manybody.core.dynamics import Thermostat
 from manybody.core.errors import InputError, Problem, TaskError
 from manybody.core.random import Key
 from manybody.engines.molecules.barostat import Barostat, Place, first_width, in_box
-from manybody.engines.molecules.forces import Evaluation, ForceField, ewald_plan
+from manybody.engines.molecules.forces import Evaluation, ForceField, NearLists, ewald_plan
 from manybody.engines.molecules.formats import read_molecule
+from manybody.engines.molecules.levels import Levels, together
 from manybody.engines.molecules.spec import Molecule, WaterBox, content_of
 from manybody.engines.molecules.state import MoleculeState
 from manybody.engines.molecules.topology import Array, Topology, with_rigid_hydrogens
@@ -62,7 +63,8 @@ class MoleculeEngine:
 
     thermostat: ``bussi`` (stochastic velocity rescaling), ``langevin`` or ``none``, with relaxation time
     `thermostat_time`, ps. time_step: ps. temperature: k_B T in kJ/mol, that of the system unless given. With a `barostat` the
-    box changes, and the system's is the one it starts from. Compiled kernels run on one thread of a CPU. Raises
+    box changes, and the system's is the one it starts from. With several `short_steps` in a time step, slow forces act once
+    in it and fast ones in each (`levels`). Compiled kernels run on one thread of a CPU. Raises
     `InputError` where a file is missing or differs from the one that was asked for.
     """
 
@@ -74,8 +76,10 @@ class MoleculeEngine:
         thermostat_time: float = 0.5,
         temperature: float | None = None,
         barostat: Barostat | None = None,
+        short_steps: int = 1,
     ) -> None:
-        self.system, self.time_step, self.barostat = system, time_step, barostat
+        self.system, self.time_step, self.barostat, self.short_steps = system, time_step, barostat, short_steps
+        self._levels: Levels | None = None  # of the force field they were last made for
         if isinstance(system, WaterBox):
             self.field, self.start = _water(system), None
         else:
@@ -129,7 +133,8 @@ class MoleculeEngine:
         for step in range(steps):
             if step % NOISE_STEPS == 0:
                 wanted = min(NOISE_STEPS, steps - step)
-                noise, chi2 = self.bath.noise(state.key, state.step + step, wanted, self.topology.atoms)
+                short = self.short_steps
+                noise, chi2 = self.bath.noise(state.key, (state.step + step) * short, wanted * short, self.topology.atoms)
             try:
                 place, gained = self._step(place, v, noise, chi2, step % NOISE_STEPS)
             except ConstraintError as error:
@@ -197,18 +202,39 @@ class MoleculeEngine:
 
     def _step(self, place: Place, v: Array, noise: Array, chi2: Array, step: int) -> tuple[Place, float]:
         """Where the atoms are after a step, and the heat taken up in it; velocities change in place."""
-        dt, gained, x = self.time_step, 0.0, place.positions
-        self._kick(x, v, place.found.forces)
+        if self.short_steps == 1:
+            x, near, found, gained = self._short_step(place, v, noise, chi2, step)
+            return Place(place.field, x, near, found), gained
+        if self._levels is None or self._levels.whole is not place.field:
+            self._levels = Levels.of(place.field)
+        levels, gained = self._levels, 0.0
+        slow = place.slow or levels.slow(place.positions)
+        self._kick(place.positions, v, slow.forces, self.time_step)
+        rest = replace(place.found, forces=place.found.forces - slow.forces)
+        inner = Place(levels.fast, place.positions, place.near, rest)
+        for short in range(self.short_steps):
+            x, near, found, heat = self._short_step(inner, v, noise, chi2, step * self.short_steps + short)
+            inner, gained = Place(levels.fast, x, near, found), gained + heat
+        slow = levels.slow(inner.positions)
+        self._kick(inner.positions, v, slow.forces, self.time_step)
+        return Place(place.field, inner.positions, inner.near, together(inner.found, slow), slow), gained
+
+    def _short_step(
+        self, place: Place, v: Array, noise: Array, chi2: Array, step: int
+    ) -> tuple[Array, NearLists | None, Evaluation, float]:
+        """Positions, lists, what acts there, and the heat taken up in a step with all forces of a place's force field."""
+        dt, gained, x = self.time_step / self.short_steps, 0.0, place.positions
+        self._kick(x, v, place.found.forces, dt)
         if self.bath.kind == NO_BATH:
             x = self._drift(x, v, dt)
         else:
             x = self._drift(x, v, 0.5 * dt)
-            gained = self._exchange_heat(x, v, noise, chi2, step)
+            gained = self._exchange_heat(x, v, noise, chi2, step, dt)
             x = self._drift(x, v, 0.5 * dt)
         near = place.field.lists(x, place.near)
         found = place.field.evaluate(x, near)
-        self._kick(x, v, found.forces)
-        return Place(place.field, x, near, found), gained
+        self._kick(x, v, found.forces, dt)
+        return x, near, found, gained
 
     def _place(self, state: MoleculeState) -> Place:
         """Where the atoms of a state are, in the state's own box."""
@@ -221,9 +247,9 @@ class MoleculeEngine:
         virial = place.field.molecular_virial(place.positions, place.found)
         return place.found.energy, virial, self._kinetic(v), self._centre_kinetic(v)
 
-    def _kick(self, x: Array, v: Array, forces: Array) -> None:
+    def _kick(self, x: Array, v: Array, forces: Array, dt: float) -> None:
         """B(dt/2), in place."""
-        v += (0.5 * self.time_step) * forces / self.topology.masses[:, None]
+        v += (0.5 * dt) * forces / self.topology.masses[:, None]
         self.topology.constraints.steer(x, v)
 
     def _drift(self, x: Array, v: Array, time: float) -> Array:
@@ -237,10 +263,10 @@ class MoleculeEngine:
         self.topology.constraints.steer(moved, v)
         return moved
 
-    def _exchange_heat(self, x: Array, v: Array, noise: Array, chi2: Array, step: int) -> float:
+    def _exchange_heat(self, x: Array, v: Array, noise: Array, chi2: Array, step: int, dt: float) -> float:
         """O(dt), in place; returns the heat taken up."""
         before, bath = self._kinetic(v), self.bath
-        decay = bath.decay(self.time_step)
+        decay = bath.decay(dt)
         if bath.kind == RESCALING:
             v *= rescaling_factor(before, bath.freedom, bath.kT, decay, noise[step, 0, 0], chi2[step])
             return self._kinetic(v) - before

@@ -15,7 +15,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from manybody.core.dynamics import Leg, Thermostat, refuse_unless_times_nest
 from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
-from manybody.core.spec import refuse, refuse_unless_multiple
+from manybody.core.spec import refuse
 from manybody.core.study import Realisation
 from manybody.core.task import Task
 from manybody.core.units import PRESSURE, Dimension, Length, Temperature, Time, UnitSystem
@@ -135,10 +135,19 @@ def content_of(*paths: Path) -> str:
 
 
 class MoleculeLeg(Leg):
-    """A stretch of dynamics of molecules: at constant pressure where `pressure` is given, moved each `volume_every`."""
+    """A stretch of dynamics of molecules: at constant pressure where `pressure` is given, moved each `volume_every`.
+
+    Slow forces act after `slow_every` time steps.
+    """
 
     pressure: Pressure | None = None
     volume_every: Time | None = None
+    slow_every: int = 1
+
+    @property
+    def long_step(self) -> float:
+        """Time between kicks of the slow forces: a step of the engine."""
+        return self.time_step * self.slow_every
 
     @model_serializer(mode="wrap")
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -146,10 +155,10 @@ class MoleculeLeg(Leg):
 
 
 def without_unused(document: dict[str, Any]) -> dict[str, Any]:
-    """A document without the settings of a barostat where there is none: studies from before there was one stay the same."""
-    if document["pressure"] is not None:
-        return document
-    return {name: value for name, value in document.items() if name not in ("pressure", "volume_every")}
+    """A document without settings that are not made use of: studies from before there were such stay the same."""
+    unused = {"pressure", "volume_every"} if document["pressure"] is None else set()
+    unused |= {"slow_every"} if document["slow_every"] == 1 else set()
+    return {name: value for name, value in document.items() if name not in unused}
 
 
 class ForceFieldDynamics(MethodSpec):
@@ -184,6 +193,7 @@ class ForceFieldDynamics(MethodSpec):
     time_step: Time = Field(0.002, gt=0, le=0.004, description="time step; above 4 fs water turns too far in one step")
     pressure: Pressure | None = Field(None, description="keep this pressure instead of the volume; leave it out for none")
     volume_every: Time = Field(0.05, gt=0, description="simulated time between moves of the volume")
+    slow_every: int = Field(1, ge=1, le=8, description="time steps after which Ewald's mesh, or pairs in vacuum, act (r-RESPA)")
     equilibration: Time = Field(20.0, gt=0, description="simulated time before anything is measured")
     duration: Time = Field(100.0, gt=0, description="simulated time that is measured, each repeat")
     segment: Time = Field(25.0, gt=0, description="simulated time between checkpoints: one task")
@@ -193,10 +203,13 @@ class ForceFieldDynamics(MethodSpec):
     @model_validator(mode="after")
     def _times_nest(self) -> ForceFieldDynamics:
         refuse_unless_times_nest(self)
-        if self.pressure is not None:
-            refuse_unless_multiple(self, "volume_every", "time_step")
-            if self.thermostat == "none":
-                refuse("thermostat", "a thermostat at constant pressure", "none", "Take `bussi` or `langevin`.")
+        for field in ("sample_every",) if self.pressure is None else ("sample_every", "volume_every"):
+            ratio = getattr(self, field) / (self.slow_every * self.time_step)
+            if abs(ratio - round(ratio)) > 1e-6 * ratio or ratio < 1 - 1e-9:
+                expected = f"a whole multiple of slow_every time steps, {self.slow_every * self.time_step:g}"
+                refuse(field, expected, f"{getattr(self, field):g}", "Change one of the two.")
+        if self.pressure is not None and self.thermostat == "none":
+            refuse("thermostat", "a thermostat at constant pressure", "none", "Take `bussi` or `langevin`.")
         return self
 
     @model_serializer(mode="wrap")
@@ -205,6 +218,13 @@ class ForceFieldDynamics(MethodSpec):
 
     def suits(self, system: SystemSpec) -> None:
         """No pressure in vacuum. Bonds to hydrogen that are not rigid oscillate within 9 fs: they need steps of a fs or less."""
+        if isinstance(system, WaterBox) and system.electrostatics != "pme" and self.slow_every > 1:
+            refuse(
+                "slow_every",
+                "1 without particle-mesh Ewald",
+                f"{self.slow_every}",
+                "Take `electrostatics: pme`, or leave it out.",
+            )
         if isinstance(system, Molecule) and self.pressure is not None:
             refuse("pressure", "none for a molecule in vacuum", f"{self.pressure:g}", "Leave it out, or take a `water-box`.")
         if isinstance(system, Molecule) and system.rigid == "none" and self.time_step > 0.00125:
@@ -258,10 +278,11 @@ class ForceFieldDynamics(MethodSpec):
         """A run without a thermostat from where the realisation ended, its time step multiplied by `factor`."""
         last = realisation.tasks[-1]
         point = realisation.point
-        step = self.time_step * factor
+        step, long = self.time_step * factor, self.time_step * factor * self.slow_every
         leg = self.leg(
-            thermostat="none", pressure=None, time_step=step, time=500 * self.time_step, sample_every=step, frame_every=500 * step
-        )
+            thermostat="none", pressure=None, time_step=step, time=500 * self.time_step * self.slow_every,
+            sample_every=long, frame_every=500 * long,
+        )  # fmt: skip
         assert isinstance(point.system, WaterBox | Molecule)
         return self._task("conserve", point.system, leg, last.seed, realisation.repeat, {"state": last.digest})
 

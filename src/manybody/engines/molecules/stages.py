@@ -50,8 +50,10 @@ def engine_of(task: Task, leg: MoleculeLeg, tunes: bool = False) -> MoleculeEngi
     kind: type[WaterBox] | type[Molecule] = WaterBox if task.system["name"] == "water-box" else Molecule
     system, barostat = kind.model_validate(task.system), None
     if leg.pressure is not None and leg.volume_every is not None:
-        barostat = Barostat(leg.pressure, system.temperature, round(leg.volume_every / leg.time_step), tunes)
-    return MoleculeEngine(system, leg.time_step, leg.thermostat, leg.thermostat_time, barostat=barostat)
+        barostat = Barostat(leg.pressure, system.temperature, round(leg.volume_every / leg.long_step), tunes)
+    return MoleculeEngine(
+        system, leg.long_step, leg.thermostat, leg.thermostat_time, barostat=barostat, short_steps=leg.slow_every
+    )
 
 
 def continued(task: Task, engine: MoleculeEngine, inputs: Mapping[str, Output], name: str = "state") -> MoleculeState:
@@ -78,9 +80,9 @@ class Recorder:
 
     def __init__(self, engine: MoleculeEngine, leg: MoleculeLeg, context: Context) -> None:
         self.engine, self.leg, self.context = engine, leg, context
-        self.stride = max(1, round(leg.sample_every / leg.time_step))
+        self.stride = max(1, round(leg.sample_every / leg.long_step))
         self.frame_stride = max(1, round(leg.frame_every / leg.sample_every))
-        self.wanted = max(1, round(leg.steps / self.stride))
+        self.wanted = max(1, round(leg.steps / leg.slow_every / self.stride))
         self.traces: list[Trace] = []
         self.frames: list[np.ndarray] = []
         self.edges: list[np.ndarray] = []
@@ -125,7 +127,7 @@ class Recorder:
         state = self.run(state)
         if at_rest:
             state = self.engine.at_rest(state)
-        trace, interval = self._joined(), self.stride * self.leg.time_step
+        trace, interval = self._joined(), self.stride * self.leg.long_step
         time, energy = interval * np.arange(1.0, self.samples + 1), self._effective_energy(trace)
         arrays = {
             "time": time,
@@ -173,7 +175,7 @@ class Recorder:
         return energy / (self.engine.freedom * self.engine.system.temperature)
 
     def _report(self) -> None:
-        interval, energy = self.stride * self.leg.time_step, self._effective_energy(self._joined())
+        interval, energy = self.stride * self.leg.long_step, self._effective_energy(self._joined())
         # before a hundred samples a slope would be the noise of a few
         drift = linear_drift(interval * np.arange(len(energy)), energy) if len(energy) >= 100 else None
         fraction = self.samples / self.wanted
