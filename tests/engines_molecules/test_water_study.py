@@ -12,7 +12,7 @@ from manybody.core.certificate import Verdict
 from manybody.core.errors import InputError, TaskError
 from manybody.core.study import Study
 from manybody.engines.molecules import stages
-from manybody.engines.molecules.observables import BAR
+from manybody.engines.molecules.observables import BAR, first_maximum
 from manybody.engines.molecules.spec import KELVIN, MOLECULAR_UNITS, ForceFieldDynamics, Molecule
 from manybody.study.certify import findings
 from manybody.study.expand import expand
@@ -63,8 +63,12 @@ def test_a_small_box_of_water_keeps_what_it_should(small: Study, evidence: Calla
     assert atoms.get_kinetic_energy() == pytest.approx(per_molecule, rel=1e-3)  # hydrogen weighs 1.008 there as here
 
 
-def test_an_interrupted_task_ends_with_the_same_bits(small: Study, make_node: Callable[..., stages.Context]) -> None:
-    task = expand(small).realisations[0].tasks[0]
+@pytest.mark.parametrize("pressure", [[], ["method.pressure=1 bar", "method.volume_every=10 fs"]], ids=["volume", "pressure"])
+def test_an_interrupted_task_ends_with_the_same_bits(
+    pressure: list[str], monkeypatch: pytest.MonkeyPatch, make_node: Callable[..., stages.Context]
+) -> None:
+    monkeypatch.chdir(GALLERY.parent)
+    task = expand(load_study(GALLERY / "water", SMALL + pressure)).realisations[0].tasks[0]
     whole = stages.equilibrate(task, {}, make_node())
     cut = make_node(patience=2)
     with pytest.raises(InterruptedError):
@@ -74,6 +78,58 @@ def test_an_interrupted_task_ends_with_the_same_bits(small: Study, make_node: Ca
     assert {name: array.tobytes() for name, array in whole.arrays.items()} == {
         name: array.tobytes() for name, array in again.arrays.items()
     }
+
+
+def test_a_study_without_pressure_is_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that came later are no part of its identity, so what was computed before is still found."""
+    monkeypatch.chdir(GALLERY.parent)
+    study = load_study(GALLERY / "water", [])
+    assert study.digest.startswith("105a5358d653")
+    assert [task.digest[:12] for task in expand(study).tasks[:2]] == ["51c0d8ab664d", "d9d01f66e282"]
+
+
+def test_water_at_constant_pressure_is_measured_in_the_box_of_the_time(
+    evidence: Callable[[Study], Measured], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run from too low a density: it contracts, and density, pressure and g(r) follow the box."""
+    monkeypatch.chdir(GALLERY.parent)
+    told = (
+        "[mass-density, molecular-pressure, oxygen-distribution, coordination-number, oxygen-peak-position, oxygen-peak-height]"
+    )
+    at_pressure = ["method.pressure=2 kbar", "method.volume_every=10 fs", f"measures={told}", "system.density=0.96 g/cm^3"]
+    kept = [setting for setting in SMALL if not setting.startswith("measures")]
+    measured = evidence(load_study(GALLERY / "water", [*kept, *at_pressure, "repeats=1", "checks=[conservation]"]))
+    assert findings(measured.plan, measured).verdict is Verdict.HOLDS
+    point, run = measured.plan.points[0], measured.plan.realisations[0]
+    last = measured.output(run.measured[-1]).arrays
+    density = measured.samples(run, "mass-density").values
+    assert density[-1] == pytest.approx(64 * 18.015 / last["volume"][-1] * 1.66053907e-3)
+    assert last["volume"][-1] == pytest.approx(last["box"].prod())
+    assert last["frame_edges"][-1] == pytest.approx(last["box"])
+    assert len(np.unique(density)) > 10
+    found = measured.estimate(point, "oxygen-distribution")
+    assert found.axis[-1] < 0.9 * point.system.box / 2
+    shell = 4 / 3 * np.pi * np.diff((np.append(0, found.axis + found.axis[0])) ** 3)
+    inside = found.axis < 0.33
+    per_volume = 63 / last["volume"].mean()
+    assert (found.value * shell)[inside].sum() * per_volume == pytest.approx(
+        measured.estimate(point, "coordination-number").value, rel=0.05
+    )
+    assert measured.estimate(point, "oxygen-peak-position").value == pytest.approx(0.275, abs=0.015)
+    assert 2 < measured.estimate(point, "oxygen-peak-height").value < 4
+    assert measured.output(run.measured[0]).document["volume_width"] == last_width(measured)
+
+
+def last_width(measured: Measured) -> float:
+    """The width that equilibration came to."""
+    return float(measured.output(measured.plan.realisations[0].tasks[0]).document["volume_width"])
+
+
+def test_the_top_of_a_peak_is_found() -> None:
+    r = np.arange(0.2, 0.4, 0.005) + 0.0025
+    position, height = first_maximum(r, 1 + 2 * np.exp(-(((r - 0.2763) / 0.03) ** 2)))
+    assert position == pytest.approx(0.2763, abs=2e-5)
+    assert height == pytest.approx(3, abs=5e-3)
 
 
 def test_a_task_without_its_state_is_refused(small: Study, make_node: Callable[..., stages.Context]) -> None:
@@ -92,6 +148,8 @@ def test_a_task_without_its_state_is_refused(small: Study, make_node: Callable[.
         ("system.switch=0.95 nm", r"at most the cutoff"),
         ("system.density=0.997", r"mass density with a unit"),
         ("method.time_step=5 fs", r"5 fs"),
+        ("method={name: force-field-dynamics, pressure: 1 bar, thermostat: none}", r"a thermostat at constant pressure"),
+        ("method={name: force-field-dynamics, pressure: 1 bar, volume_every: 7 fs}", r"a whole multiple of slow_every"),
     ],
 )
 def test_what_cannot_be_is_refused(setting: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,14 +160,14 @@ class _OxygenPeak(MeasureSpec):
     methods: ClassVar[tuple[str, ...]] = ("force-field-dynamics",)
     systems: ClassVar[tuple[str, ...]] = ("water-box",)
 
-    frames: int = Field(40, ge=1, description="configurations that one fit is made to")
+    frames: int = Field(40, ge=1, description="configurations that one fit is made to, at most half of all")
 
     def _tops(self, point: Point, outputs: Sequence[Output]) -> tuple[np.ndarray, float]:
         """Position and height [fits, 2], and the simulated time between fits."""
         system, method = _water(point)
         edges = np.arange(0.2, 0.4, WIDTH)
         whole = _distribution(system, outputs, np.arange(0.0, 0.4, WIDTH))[:, -len(edges) + 1 :]
-        fits = max(1, len(whole) // self.frames)
+        fits = max(min(2, len(whole)), len(whole) // self.frames)
         curves = [part.mean(axis=0) for part in np.array_split(whole, fits)]
         return np.array([first_maximum(edges[:-1] + WIDTH / 2, curve) for curve in curves]), method.frame_every * len(
             whole
