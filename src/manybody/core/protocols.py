@@ -190,8 +190,9 @@ class Engine(Protocol[State]):
 class Samples:
     """What a measure reads from one realisation, in order of simulated time.
 
-    `values` is [samples] for a number or [samples, bins] for a curve over `axis`. `weights` [samples] carry
-    samples from the ensemble that was run to the one that is asked for (all 1 where they are the same).
+    `values` is [samples] for a number or [samples, bins] for a curve over `axis`: [bins], or [bins, 2] where the bins are
+    cells of a plane. `weights` [samples] carry samples from the ensemble that was run to the one that is asked for (all 1
+    where they are the same).
     """
 
     values: np.ndarray

@@ -79,12 +79,14 @@ def results_dataset(plan: Plan, evidence: Evidence) -> xarray.Dataset:
             variables |= _series(plan, evidence, measure.name, attributes)
         else:
             dims = ("point", f"{name}_bin")
-            for part, curves in (
-                ("", [each.value for each in found]),
-                ("_error", [each.error for each in found]),
-                ("_axis", [each.axis for each in found]),
-            ):
-                variables[name + part] = (dims, _padded(curves), attributes)
+            curves = {"": [each.value for each in found], "_error": [each.error for each in found]}
+            axes = np.array(found[0].axis)
+            if axes.ndim == 2:  # cells of a plane, the same at every point
+                variables[f"{name}_axis"] = (dims[1], f"{name}_coordinate"), axes, attributes
+            else:
+                curves["_axis"] = [each.axis for each in found]
+            for part, rows in curves.items():
+                variables[name + part] = (dims, _padded(rows), attributes)
         for part, counts in (
             ("samples_effective", [each.samples_effective for each in found]),
             ("correlation_time", [each.correlation_time for each in found]),
@@ -165,7 +167,8 @@ def _attributes(plan: Plan) -> dict[str, str]:
 
 
 def last_configurations(plan: Plan, evidence: Evidence) -> list[ase.Atoms]:
-    """The last state of every realisation whose last task ends in positions [atoms, 3] in a periodic box [3].
+    """The last state of every realisation whose last task ends in positions [atoms, 3] in a periodic box [3], or in a cell
+    [3, 3] that is periodic as `pbc` [3] says.
 
     Where a task gives atomic `numbers`, lengths and velocities are in ASE's units. Other particles have no chemical
     element: they are ASE's `X` with mass 1, and momenta are velocities, in reduced units.
@@ -179,13 +182,14 @@ def _configuration(run: Realisation, evidence: Evidence) -> ase.Atoms | None:
 
     task = run.tasks[-1]
     arrays = evidence.output(task).arrays
-    if "positions" not in arrays or "box" not in arrays:
+    if "positions" not in arrays or ("box" not in arrays and "cell" not in arrays):
         return None
-    positions, box = (np.asarray(arrays[name], dtype=np.float64) for name in ("positions", "box"))
+    cell, name = ("cell", "pbc") if "box" not in arrays else ("box", "box")
+    positions, box, pbc = (np.asarray(arrays[name], dtype=np.float64) for name in ("positions", cell, name))
     numbers, length, speed = np.zeros(len(positions), dtype=int), 1.0, 1.0
     if "numbers" in arrays and evidence.plan.study.unit_system is not None:
         numbers, (length, speed) = np.asarray(arrays["numbers"]), _in_ase(evidence.plan.study.unit_system)
-    atoms = ase.Atoms(numbers=numbers, positions=length * positions, cell=length * box, pbc=box > 0)
+    atoms = ase.Atoms(numbers=numbers, positions=length * positions, cell=length * box, pbc=pbc > 0)
     if "velocities" in arrays:
         atoms.set_velocities(speed * np.asarray(arrays["velocities"], dtype=np.float64))
     atoms.info |= {"point": run.point.label, "repeat": run.repeat, "task": task.digest}

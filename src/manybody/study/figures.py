@@ -12,6 +12,7 @@ from manybody.core.protocols import Conserved, Evidence, MeasureSpec, Samples
 from manybody.core.study import Plan, Realisation
 from manybody.study.answers import Answer, SweepAxis, sweep_axis
 from manybody.study.drawing import FAINT, INK, Figure, Pen, described, draw, legend_above, thinned
+from manybody.study.maps import is_map, map_figure
 from manybody.study.measure import residuals, weighted_mean
 from manybody.study.notation import typeset
 
@@ -24,16 +25,18 @@ SAMPLES_SHOWN = 250  # of a line in a time series
 
 
 def draw_figures(plan: Plan, evidence: Evidence, found: Sequence[Answer]) -> list[Figure]:
-    """All figures: values over the sweep, curves, conserved quantities, and the series behind the error bars."""
+    """All figures: values over the sweep, curves, maps, conserved quantities, and the series behind the error bars."""
     by_measure = {
         measure.name: [answer for answer in found if answer.measure.name == measure.name] for measure in plan.study.measures
     }
     numbers = [group for group in by_measure.values() if not group[0].is_curve]
-    curves = [group for group in by_measure.values() if group[0].is_curve]
+    maps = [group for group in by_measure.values() if is_map(group[0])]
+    curves = [group for group in by_measure.values() if group[0].is_curve and not is_map(group[0])]
     axis = sweep_axis(plan)
     return [
         *(values_figure(group, axis) for group in numbers),
         *(curves_figure(group, expected_curves(group, plan, evidence)) for group in curves),
+        *(map_figure(group) for group in maps),
         *conserved_figures(plan, evidence),
         *(series_figure(group[0].measure.name, group, plan, evidence) for group in numbers),
     ]

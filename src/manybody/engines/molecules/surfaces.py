@@ -103,7 +103,7 @@ class FreeEnergySurface(MeasureSpec):
     """
 
     summary: ClassVar[str] = "free-energy surface over one or two torsions (Ramachandran plot)"
-    symbol: ClassVar[str] = "F"
+    symbol: ClassVar[str] = "F(phi, psi)"
     unit: ClassVar[str] = "kJ/mol"
     methods: ClassVar[tuple[str, ...]] = ("biased-dynamics",)
 
