@@ -125,6 +125,14 @@ def last_width(measured: Measured) -> float:
     return float(measured.output(measured.plan.realisations[0].tasks[0]).document["volume_width"])
 
 
+@pytest.mark.parametrize(
+    ("name", "tasks"), [("water-npt", 4 * 3), ("alanine-dipeptide-replicas", 2 * (1 + 40 + 6 + 6 * 40 + 39))]
+)
+def test_studies_of_the_gallery_are_read(name: str, tasks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(GALLERY.parent)
+    assert sum(len(run.tasks) for run in expand(load_study(GALLERY / name, [])).realisations) == tasks
+
+
 def test_the_top_of_a_peak_is_found() -> None:
     r = np.arange(0.2, 0.4, 0.005) + 0.0025
     position, height = first_maximum(r, 1 + 2 * np.exp(-(((r - 0.2763) / 0.03) ** 2)))
