@@ -63,7 +63,7 @@ def compare_curves(first: Sequence[Array], second: Sequence[Array]) -> Agreement
 
 def _scaled(samples: Array) -> Array:
     """Deviations [samples, bins] from the mean, such that the sum of their squares is the variance of the mean."""
-    return (samples - samples.mean(axis=0)) / math.sqrt(len(samples) * (len(samples) - 1))
+    return np.asarray((samples - samples.mean(axis=0)) / math.sqrt(len(samples) * (len(samples) - 1)))
 
 
 def _deviate(ratio: float, freedom: float, samples: int) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manybody.core.dynamics import Thermostat
 from manybody.core.errors import InputError, Problem, TaskError
 from manybody.core.random import Key
 from manybody.engines.molecules.engine import LONGEST_STEP, MoleculeEngine
@@ -79,7 +80,7 @@ class BiasedEngine:
         time_step: float = 0.002,
         friction_time: float | None = 0.2,
     ) -> None:
-        bath = "none" if friction_time is None else "langevin"
+        bath: Thermostat = "none" if friction_time is None else "langevin"
         self.plain = MoleculeEngine(system, time_step, bath, friction_time or 1.0)
         self.system, self.bias, self.time_step = system, bias, time_step
         self.variables = Collective.torsions(torsions)
@@ -209,7 +210,8 @@ class _Run:
             first = self.step % NOISE_STEPS
             noise = self._noise(self.step // NOISE_STEPS)[first : first + end - self.step]
             told, done, self.energy, self.biased, heat, work = advance(
-                self.x, self.v, self.values, engine.terms, self.bias, noise, engine.time_step, engine.decay, engine.kT, LONGEST_STEP
+                self.x, self.v, self.values, engine.terms, self.bias, noise,
+                engine.time_step, engine.decay, engine.kT, LONGEST_STEP,
             )  # fmt: skip
             if told != SOUND:
                 self._refuse(told, self.step + done)
@@ -234,10 +236,8 @@ class _Run:
 
     def state(self) -> BiasedState:
         """The state now."""
-        start = self.start
-        molecule = replace(
-            start.molecule, positions=torch.from_numpy(self.x), velocities=torch.from_numpy(self.v), step=self.step, heat=self.heat
-        )  # fmt: skip
+        start, x, v = self.start, torch.from_numpy(self.x), torch.from_numpy(self.v)
+        molecule = replace(start.molecule, positions=x, velocities=v, step=self.step, heat=self.heat)
         hills = torch.from_numpy(np.array(self.hills).reshape(-1, start.hills.shape[1]))
         grid = torch.from_numpy(self.bias.grid) if self.bias.grid.size else start.grid
         return BiasedState(molecule, self.work, torch.from_numpy(self.bias.centres), hills, grid)
@@ -273,15 +273,28 @@ class _Run:
 
 def molecule_terms(topology: Topology) -> Terms:
     """The arrays of a molecule in vacuum as `numerics.vacuum` takes them; raises `InputError` for a form it does not have."""
-    bonds, angles, torsions = (_merged(topology, form) for form in ("harmonic-bond", "harmonic-angle", "periodic-torsion"))
-    known = ("harmonic-bond", "harmonic-angle", "periodic-torsion")
+    known: tuple[Form, ...] = ("harmonic-bond", "harmonic-angle", "periodic-torsion")
+    (bonds, stretching), (angles, bending), (torsions, turning) = (_merged(topology, form) for form in known)
     other = {terms.form for group in topology.bonded.values() for terms in group} - set(known)
     if other or len(topology.constraints.waters):
         came = ", ".join(sorted(other)) or "rigid water"
         raise InputError(Problem("force field", f"terms of {', '.join(known)}", came, "Take `force-field-dynamics`."))
     full, scaled = topology.interacting(), topology.pairs_14
-    pairs = [np.concatenate([getattr(full, name), getattr(scaled, name)]) for name in ("atoms", "products", "c12", "c6")]
-    return Terms(topology.masses, *bonds, *angles, *torsions, *pairs, topology.constraints.bonds, topology.constraints.lengths)
+    return Terms(
+        masses=topology.masses,
+        bonds=bonds,
+        bond_parameters=stretching,
+        angles=angles,
+        angle_parameters=bending,
+        torsions=torsions,
+        torsion_parameters=turning,
+        pairs=np.concatenate([full.atoms, scaled.atoms]),
+        products=np.concatenate([full.products, scaled.products]),
+        c12=np.concatenate([full.c12, scaled.c12]),
+        c6=np.concatenate([full.c6, scaled.c6]),
+        rigid=topology.constraints.bonds,
+        lengths=topology.constraints.lengths,
+    )
 
 
 def _merged(topology: Topology, form: Form) -> tuple[np.ndarray, np.ndarray]:

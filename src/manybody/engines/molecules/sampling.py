@@ -189,7 +189,8 @@ class BiasedDynamics(MethodSpec):
         assert isinstance(system, Molecule)
         start = self._task("equilibrate", system, self._leg(Unbiased(), self.equilibration), seed, repeat)
         if isinstance(self.bias, Umbrella):
-            spent, parts = [], self._windows(self.bias, system, start)
+            spent: list[Task] = []
+            parts = self._windows(self.bias, system, start)
         else:
             spent, parts = self._chain(system, start)
         weighing = Weighing(bias=self.bias, torsions=len(self.torsions), bins=self.bins, blocks=self.blocks)
@@ -200,11 +201,11 @@ class BiasedDynamics(MethodSpec):
 
     def _chain(self, system: Molecule, start: Task) -> tuple[list[Task], list[Task]]:
         """The segments in which a bias grows, and those that are measured."""
-        tasks, bias, filling = [start], self.bias, 0
-        if isinstance(bias, Metadynamics):
-            filling = math.ceil(bias.fill / self.segment - 1e-9)
-            bias = Hills.model_validate(bias.model_dump(include=set(_HillSpec.model_fields) - {"name"}))
-        assert isinstance(bias, Hills | Unbiased)
+        tasks, filling = [start], 0
+        bias: Hills | Unbiased = Unbiased()
+        if isinstance(self.bias, Metadynamics):
+            filling = math.ceil(self.bias.fill / self.segment - 1e-9)
+            bias = Hills.model_validate(self.bias.model_dump(include=set(_HillSpec.model_fields) - {"name"}))
         for _ in range(filling + math.ceil(self.duration / self.segment - 1e-9)):
             leg = self._leg(bias, self.segment)
             tasks.append(self._task("sample", system, leg, start.seed, start.repeat, {"state": tasks[-1].digest}))

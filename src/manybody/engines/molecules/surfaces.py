@@ -131,8 +131,8 @@ class FreeEnergySurface(MeasureSpec):
 
 def _coarse(share: np.ndarray, cells: int) -> np.ndarray:
     """Populations of fewer cells: [cells, cells], or [cells, 1] of one torsion."""
-    rows = share.reshape(cells, -1, share.shape[1]).sum(axis=1)
-    return rows if share.shape[1] == 1 else rows.reshape(cells, cells, -1).sum(axis=2)
+    rows = np.asarray(share.reshape(cells, -1, share.shape[1]).sum(axis=1))
+    return rows if share.shape[1] == 1 else np.asarray(rows.reshape(cells, cells, -1).sum(axis=2))
 
 
 def _centres(cells: int, torsions: int) -> np.ndarray:
