@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from manybody.core.errors import InputError
+from manybody.core.errors import InputError, Problem
 from manybody.core.protocols import ClosedForm, MeasureSpec, Samples
 from manybody.core.study import Point
 from manybody.core.task import Output
@@ -206,6 +206,9 @@ class CohesiveEnergy(MeasureSpec):
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value."""
         found = outputs[-1].document
+        if "isolated_energy" not in found:
+            came = f"`{_system(point).energy.name}`, which has none"
+            raise InputError(Problem(self.name, "a model with an energy of single atoms", came, "Leave this measure out."))
         return _ground(float(found["isolated_energy"]) - float(found["energy"]))
 
     def exact(self, point: Point) -> ClosedForm | None:

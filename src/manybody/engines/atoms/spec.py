@@ -20,6 +20,7 @@ from manybody.core.spec import Spec, refuse
 from manybody.core.study import Realisation
 from manybody.core.task import Task
 from manybody.core.units import Length, Temperature, Time, UnitSystem
+from manybody.engines.atoms.energies.spec import locate
 
 if TYPE_CHECKING:
     import ase
@@ -97,7 +98,7 @@ class Crystal(AtomsSystem):
 
 
 class Structure(AtomsSystem):
-    """Atoms from any file that ASE reads: extended XYZ, CIF, POSCAR and many more.
+    """Atoms from any file that ASE reads: extended XYZ, CIF, POSCAR and many more; the last configuration in it.
 
     `content` and `elements` are found when the study is read: a node whose file differs refuses the task.
     """
@@ -106,7 +107,7 @@ class Structure(AtomsSystem):
     symmetries: ClassVar[tuple[str, ...]] = ("translation", "permutation of equal atoms")
 
     name: Literal["structure"] = "structure"
-    file: str = Field(description="a file that ASE reads; the last configuration in it", examples=["crystal.cif"])
+    file: str = Field("copper-cell.xyz", description="a file that ASE reads: yours, or the name of one shipped")
     repeat: tuple[int, int, int] = Field((1, 1, 1), description="copies of the cell along each of its vectors")
     content: str = Field("", description="SHA-256 of the file; leave it out, and it is found")
     elements: tuple[str, ...] = Field((), description="symbols of its atoms, in order; leave them out, and they are found")
@@ -119,7 +120,7 @@ class Structure(AtomsSystem):
     @model_validator(mode="before")
     @classmethod
     def _identified(cls, given: Any) -> Any:
-        path = identified(cls, given, "file")
+        path = identified(cls, given, "file", locate)
         if path is None:
             return given
         return given | {"content": digest_of(path), "elements": tuple(_read(path).get_chemical_symbols())}
@@ -135,7 +136,7 @@ class Structure(AtomsSystem):
 
     def atoms(self) -> ase.Atoms:
         """The atoms of the file, repeated. Raises `InputError` where it is not the file that was asked for."""
-        atoms = _read(verified(Path(self.file), self.content))
+        atoms = _read(verified(locate(self.file), self.content))
         return atoms.repeat(self.repeat) if self.repeat != (1, 1, 1) else atoms
 
 
@@ -146,7 +147,7 @@ def _read(path: Path) -> ase.Atoms:
 
     try:
         atoms = ase.io.read(path)
-    except (UnknownFileTypeError, ValueError, LookupError, OSError, StopIteration, SyntaxError) as error:
+    except (UnknownFileTypeError, AssertionError, ValueError, LookupError, OSError, StopIteration, SyntaxError) as error:
         refuse("file", "a file that ASE reads", f"`{path}` ({type(error).__name__}: {error})", "Convert it to extended XYZ.")
     bare = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     if not np.isfinite(bare.positions).all() or (bare.numbers < 1).any():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from ase.filters import FrechetCellFilter
+from ase.filters import UnitCellFilter
 from ase.optimize import LBFGS
 
 from manybody.core.energies import EnergyError, ForceProvider
@@ -65,6 +65,7 @@ def static_response(
 
     The latter two only where the model has a stress: B = -V dp/dV by a central difference.
     """
+    provider.forget()  # so that the same bits come whatever was evaluated before
     found = provider(positions, numbers, cell, pbc)
     told = {"static_energy": found.energy}
     if found.stress is None:
@@ -120,19 +121,26 @@ def strain(task: Task, inputs: Mapping[str, Output], context: Context) -> Output
         "bulk_modulus": state.bulk_modulus,
         "bulk_modulus_derivative": state.derivative,
         "fit_residual": state.residual / count,
-        "isolated_energy": isolated_energy(system),
         "elastic_difference": float(np.abs(stiffness - finer).max()),
         "edge": float((atoms.get_volume()) ** (1 / 3)),
     }
+    alone = isolated_energy(system)
+    document |= {} if alone is None else {"isolated_energy": alone}
     return Output({"volumes": volumes / count, "energies": energies / count, "stiffness": (4 * finer - stiffness) / 3}, document)
 
 
-def isolated_energy(system: AtomsSystem) -> float:
-    """The mean energy of the system's atoms, each alone in vacuum, eV: what a cohesive energy is counted from."""
+def isolated_energy(system: AtomsSystem) -> float | None:
+    """The mean energy of the system's atoms, each alone in vacuum, eV: what a cohesive energy is counted from.
+
+    None where the model has none, as models that are trained on crystals alone.
+    """
     provider, numbers = system.energy.load(), system.atoms().numbers
     total = 0.0
     for number, many in zip(*np.unique(numbers, return_counts=True), strict=True):
-        alone = provider(np.zeros((1, 3)), np.array([number]), np.zeros((3, 3)), np.zeros(3, dtype=bool))
+        try:
+            alone = provider(np.zeros((1, 3)), np.array([number]), np.zeros((3, 3)), np.zeros(3, dtype=bool))
+        except EnergyError:
+            return None
         total += int(many) * alone.energy
     return total / len(numbers)
 
@@ -143,7 +151,7 @@ def _system(task: Task) -> AtomsSystem:
 
 
 def _relax_cell(atoms: Atoms, how: Relaxation) -> None:
-    _optimise(FrechetCellFilter(atoms), how.force_tolerance, how.steps)
+    _optimise(UnitCellFilter(atoms), how.force_tolerance, how.steps)
 
 
 def _relaxed(atoms: Atoms, tolerance: float, steps: int) -> None:
@@ -151,7 +159,7 @@ def _relaxed(atoms: Atoms, tolerance: float, steps: int) -> None:
         _optimise(atoms, tolerance, steps)
 
 
-def _optimise(target: Atoms | FrechetCellFilter, tolerance: float, steps: int) -> None:
+def _optimise(target: Atoms | UnitCellFilter, tolerance: float, steps: int) -> None:
     """ASE's L-BFGS. Raises `TaskError` where it does not converge or the model fails on the way."""
     try:
         done = LBFGS(target, logfile=None).run(fmax=tolerance, steps=steps)

@@ -1,0 +1,223 @@
+"""The studies of the gallery, small: their certificates hold, and fail where something is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+
+from manybody.core.certificate import Certificate, Verdict
+from manybody.core.errors import InputError, TaskError
+from manybody.core.protocols import Context
+from manybody.core.study import Study
+from manybody.core.task import Output
+from manybody.engines.atoms import stages, statics
+from manybody.engines.atoms.energies.spec import CalculatorModel
+from manybody.engines.atoms.known_answers import lattice_sum, sutton_chen_crystal
+from manybody.engines.atoms.observables import closed_form
+from manybody.engines.atoms.spec import ATOMIC_UNITS, FEMTOSECOND, KELVIN, Crystal
+from manybody.study.certify import findings
+from manybody.study.expand import expand
+from manybody.study.export import last_configurations
+from manybody.study.file import load_study
+from manybody.study.measure import Measured
+
+GALLERY = Path(__file__).parents[2] / "studies"
+REST = ["system.repeat=[1, 1, 1]"]
+HEAT = [
+    "system.repeat=[2, 2, 2]", "sweep=[{system.temperature: 100 K}]", "method.equilibration=200 fs",
+    "method.duration=800 fs", "method.segment=400 fs", "method.frame_every=100 fs",
+    "measures=[potential-share, thermal-expansion, atoms-energy, atoms-distribution, atoms-displacement]",
+    "checks=[conservation, exact, convergence, replication]",
+]  # fmt: skip
+
+
+@pytest.fixture
+def gallery(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Tables of published values are named from the root of the checkout."""
+    monkeypatch.chdir(GALLERY.parent)
+    return GALLERY
+
+
+def certified(measured: Measured) -> Certificate:
+    return findings(measured.plan, measured)
+
+
+def wrong(certificate: Certificate) -> set[str]:
+    return {finding.name.split(" at ")[0] for finding in certificate.checks if finding.verdict is not Verdict.HOLDS}
+
+
+def test_copper_at_rest_has_the_constants_of_its_lattice_sums(gallery: Path, evidence: Callable[..., Measured]) -> None:
+    measured = evidence(load_study(gallery / "copper-crystal", REST))
+    certificate = certified(measured)
+    assert certificate.verdict is Verdict.HOLDS, wrong(certificate)
+    assert len(certificate.checks) == 11
+    last = measured.output(measured.plan.realisations[0].measured[-1]).arrays["stiffness"]
+    assert last == pytest.approx(last.T, abs=1e-5)  # as a second derivative is
+    assert np.abs(last[:3, 3:]).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("spoil", "caught"),
+    [
+        (lambda out: replace(out, document=out.document | {"volume": 1.0003 * out.document["volume"]}), {"lattice-constant"}),
+        (lambda out: replace(out, document=out.document | {"energy": 1.03 * out.document["energy"]}), {"cohesive-energy"}),
+        (lambda out: replace(out, document=out.document | {"bulk_modulus": 1.003 * out.document["bulk_modulus"]}), {"bulk-modulus"}),
+        (lambda out: replace(out, arrays=dict(out.arrays) | {"stiffness": 1.001 * out.arrays["stiffness"]}),
+         {"elastic-c11", "elastic-c12", "elastic-c44"}),
+        (lambda out: replace(out, document=out.document | {"elastic_difference": 1e-4}), {"order in strain"}),
+    ],
+)  # fmt: skip
+def test_every_check_of_the_crystal_can_fail(
+    spoil: Callable[[Output], Output], caught: set[str], gallery: Path, evidence: Callable[..., Measured]
+) -> None:
+    few = [*REST, "repeats=1"]
+    spoiled = evidence(load_study(gallery / "copper-crystal", few), lambda out: spoil(out) if "volume" in out.document else out)
+    assert caught <= wrong(certified(spoiled))
+
+
+def test_hot_copper_shares_its_energy_and_expands(gallery: Path, evidence: Callable[..., Measured]) -> None:
+    measured = evidence(load_study(gallery / "copper-heat", HEAT))
+    certificate = certified(measured)
+    assert certificate.verdict is Verdict.HOLDS, wrong(certificate)
+    point = measured.plan.points[0]
+    crystal = closed_form(point.system)
+    assert crystal is not None
+    g = measured.estimate(point, "atoms-distribution")
+    assert g.axis is not None
+    first = g.axis[np.argmax(g.value)]
+    assert first == pytest.approx(point.system.lattice_constant / np.sqrt(2), abs=0.12)  # within two bins
+    shell = (g.axis > 2.1) & (g.axis < 3.0)
+    per_volume = (point.system.count - 1) / point.system.count / crystal.volume
+    neighbours = (g.value * 4 * np.pi * g.axis**2)[shell].sum() * (g.axis[1] - g.axis[0]) * per_volume
+    assert neighbours == pytest.approx(12, rel=0.01)  # whose bins are 0.06 angstroms wide
+    # A harmonic atom's positions at two times far apart differ by twice their variance: some 0.02 angstrom^2 at 100 K.
+    assert 0.003 < measured.estimate(point, "atoms-displacement").value < 0.03
+    atoms = last_configurations(measured.plan, measured)[0]
+    assert atoms.get_chemical_formula() == "Cu32"
+    assert atoms.pbc.all()
+    assert atoms.cell.lengths() == pytest.approx(2 * 3.60981)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "caught"),
+    [
+        (lambda out: replace(out, arrays=dict(out.arrays) | {"virial": out.arrays["virial"] + 10}), {"thermal-expansion"}),
+        (lambda out: replace(out, document=out.document | {"static_energy": out.document["static_energy"] - 1}), {"potential-share"}),
+        (lambda out: replace(out, arrays=dict(out.arrays) | {"momentum": out.arrays["momentum"] + 1e-9 * out.arrays["time"]}),
+         {"conservation of momentum"}),
+        (lambda out: replace(out, arrays=dict(out.arrays) | {"effective_energy": 1e-3 * out.arrays["time"]}),
+         {"conservation of effective energy"}),
+        (lambda out: replace(out, document=out.document | {"energy_fluctuation": 1e-6}), {"order in time step"}),
+    ],
+)  # fmt: skip
+def test_every_check_of_the_heat_can_fail(
+    spoil: Callable[[Output], Output], caught: set[str], gallery: Path, evidence: Callable[..., Measured]
+) -> None:
+    few = [*HEAT, "repeats=1", "method.equilibration=100 fs", "method.duration=100 fs", "method.segment=100 fs"]
+    spoiled = evidence(load_study(gallery / "copper-heat", few), spoil)
+    assert caught <= wrong(certified(spoiled))
+
+
+def test_an_interrupted_task_ends_with_the_same_bits(gallery: Path, make_node: Callable[..., Context]) -> None:
+    task = expand(load_study(gallery / "copper-heat", HEAT)).realisations[0].tasks[0]
+    whole, cut = stages.equilibrate(task, {}, make_node()), make_node(patience=2)
+    with pytest.raises(InterruptedError):
+        stages.equilibrate(task, {}, cut)
+    again = stages.equilibrate(task, {}, make_node(cut.resume()))
+    assert whole.document == again.document
+    assert {name: array.tobytes() for name, array in whole.arrays.items()} == {
+        name: array.tobytes() for name, array in again.arrays.items()
+    }
+
+
+def test_a_stopped_task_leaves_its_last_sound_sample(gallery: Path, make_node: Callable[..., Context]) -> None:
+    study = load_study(gallery / "copper-heat", [*HEAT, "method.time_step=20 fs", "sweep=[{system.temperature: 90000 K}]"])
+    task, node = expand(study).realisations[0].tasks[0], make_node()
+    with pytest.raises(TaskError, match=r"Step \d+: atom \d+ \(Cu\).*Lower `time_step` \(now 20 fs\)"):
+        stages.equilibrate(task, {}, node)
+    left = node.resume()
+    assert left is None or np.isfinite(left.arrays["positions"]).all()
+    with pytest.raises(TaskError, match="expected an input `state`"):
+        stages.produce(expand(study).realisations[0].tasks[1], {}, make_node())
+    with pytest.raises(TaskError, match="expected an input `state`"):
+        statics.strain(expand(load_study(gallery / "copper-crystal", REST)).realisations[0].tasks[1], {}, make_node())
+
+
+def test_closed_forms_are_those_of_the_paper() -> None:
+    # Sutton and Chen print c = 39.432: it follows from n, m and the lattice, and so does the cohesive energy of copper, 3.50 eV.
+    nine, six = lattice_sum("fcc", 9), lattice_sum("fcc", 6)
+    assert 9 * nine / (6 * np.sqrt(six)) == pytest.approx(39.432, abs=1e-3)
+    assert sutton_chen_crystal(1.2382e-2, 3.61, 9, 6)[0] == pytest.approx(3.50, abs=5e-4)
+    assert six / 8 == pytest.approx(14.453921, abs=1e-5)  # J. E. Lennard-Jones and A. E. Ingham (1925)
+
+
+def test_lattice_dynamics_is_consistent_with_elasticity() -> None:
+    crystal = closed_form(Crystal())
+    assert crystal is not None
+    relaxed = crystal.relaxed()
+    c11, c12, c44 = relaxed.elastic()
+    assert (c11 + 2 * c12) / 3 == pytest.approx(relaxed.bulk_modulus, rel=1e-4)
+    assert crystal.waves((2, 2, 2)).shape == (31, 3)
+    q = 1e-3
+    squares = np.linalg.eigvalsh(relaxed.dynamical(np.array([[q, 0, 0]]))[0]) / relaxed.volume / q**2
+    assert squares == pytest.approx([c44, c44, c11], rel=1e-5)  # sound along the axis
+    assert closed_form(Crystal(energy=CalculatorModel())) is None
+
+
+@pytest.mark.parametrize("scale", [0.97, 1.05])
+def test_an_equation_of_state_finds_the_minimum_or_says_that_there_is_none(scale: float) -> None:
+    volumes = np.linspace(0.94, 1.06, 13) * 11.76
+    x = volumes ** (-2 / 3)
+    x0, b, derivative = 11.5 ** (-2 / 3), 0.9, 5.2
+    second = 9 / 4 * b * 11.5 / x0**2
+    third = 1.5 * (derivative - 4) * second / x0
+    found = statics.birch_murnaghan(volumes, -3.5 + second / 2 * (x - x0) ** 2 + third / 6 * (x - x0) ** 3)
+    assert (found.volume, found.bulk_modulus, found.derivative) == pytest.approx((11.5, b, derivative), rel=1e-8)
+    with pytest.raises(TaskError, match="no minimum between volumes"):
+        statics.birch_murnaghan(volumes, scale * volumes)
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("units=reduced", "in reduced units"),
+        ("system.energy=quantum", "one of calculator, eam, exported, sum"),
+        ("system.energy={name: sum, base: eam, correction: {name: exported}}", "a file"),
+        ("system.material=Au", "a model that knows Au"),
+        ("method.time_step=0.1 ps", "0.1"),
+    ],
+)
+def test_what_cannot_be_is_refused(setting: str, told: str, gallery: Path) -> None:
+    with pytest.raises(InputError, match=told):
+        load_study(gallery / "copper-heat", [setting])
+
+
+def test_a_structure_from_a_file_runs_as_a_study(tmp_path: Path, evidence: Callable[..., Measured]) -> None:
+    ase.io.write(tmp_path / "POSCAR", Crystal(repeat=(1, 1, 2)).atoms(), format="vasp")
+    study = Study.model_validate(
+        {
+            "name": "copper-cell",
+            "units": ATOMIC_UNITS,
+            "system": {"name": "structure", "file": str(tmp_path / "POSCAR"), "temperature": 300 * KELVIN},
+            "method": {
+                "name": "atoms-dynamics", "thermostat": "none", "time_step": 2 * FEMTOSECOND, "equilibration": 40 * FEMTOSECOND,
+                "segment": 200 * FEMTOSECOND, "duration": 200 * FEMTOSECOND,
+            },
+            "measures": ["atoms-energy", "atoms-pressure"],
+            "checks": ["conservation", "convergence"],
+        }
+    )  # fmt: skip
+    measured = evidence(study)
+    assert certified(measured).verdict is Verdict.HOLDS, wrong(certified(measured))
+    assert -3.45 < measured.estimate(measured.plan.points[0], "atoms-energy").value < -3.35
+
+
+def test_a_relaxation_that_cannot_end_says_so(make_node: Callable[..., Context], gallery: Path) -> None:
+    study = load_study(gallery / "copper-crystal", [*REST, "method.steps=1"])
+    with pytest.raises(TaskError, match=r"after 1 steps the largest force is .* Raise `steps`"):
+        statics.relax(expand(study).realisations[0].tasks[0], {}, make_node())
