@@ -116,19 +116,9 @@ class LiquidEngine:
         Raises `TaskError` where the run explodes.
         """
         rows = np.empty((samples, 8))
-        longest = self._steps_a_call(stride * samples)
-        done = 0
-        while done < samples:
-            if stride > longest:  # too long for one call: all but the last piece go unrecorded
-                for _ in range((stride - 1) // longest):
-                    state = self._call(state, longest, np.empty((1, 8)))
-                block = rows[done : done + 1]
-                state = self._call(state, (stride - 1) % longest + 1, block)
-            else:
-                block = rows[done : done + longest // stride]
-                state = self._call(state, stride, block)
-            done += len(block)
-        return state, self._trace(rows)
+        for steps, block in in_calls(rows, stride, self._steps_a_call(stride * samples)):
+            state = self._call(state, steps, block)
+        return state, self.trace(rows)
 
     def observables(self, state: ParticleState) -> dict[str, float]:
         """Potential energy a particle and pressure (both of the shifted potential, no tail), and temperature."""
@@ -162,7 +152,7 @@ class LiquidEngine:
         fast = state.velocities.abs() + 0.5 * self.time_step * self.evaluate(state.positions, state.box)[0].abs()
         bad = ~((fast**2).sum(dim=1) * self.time_step**2 < LONGEST_STEP**2)
         if bool(bad.any()):
-            raise self._exploded(state, state.step, int(torch.nonzero(bad)[0, 0]))
+            raise self.exploded(state, state.step, int(torch.nonzero(bad)[0, 0]))
 
     def conserved(self, state: ParticleState) -> dict[str, float]:
         """Energy less heat, in units of kT a degree of freedom, and momentum where no noise acts, in thermal ones."""
@@ -196,7 +186,8 @@ class LiquidEngine:
             steps = min(steps, 1_000_000 // self.system.atoms)
         return min(max(FEWEST_STEPS, steps), wanted)
 
-    def _exploded(self, state: ParticleState, step: int, atom: int) -> ExplodedError:
+    def exploded(self, state: ParticleState, step: int, atom: int) -> ExplodedError:
+        """The error that says so, with the sound state before it."""
         return ExplodedError(
             f"Step {step}: atom {atom} flies further than half a sigma in one time step, or has no finite position; the run has "
             f"exploded. Lower `time_step` (now {self.time_step:g}), or start without overlapping atoms "
@@ -211,7 +202,7 @@ class LiquidEngine:
         noise, chi2 = self.bath.noise(state.key, state.step, steps, self.system.atoms)
         positions, velocities, failed, atom = self._advance(state, noise, chi2, stride, rows)
         if atom >= 0:
-            raise self._exploded(state, state.step + failed, atom)
+            raise self.exploded(state, state.step + failed, atom)
         rows[:, 4] += state.heat
         return replace(
             state,
@@ -244,6 +235,22 @@ class LiquidEngine:
         skins = SKINS if self.system.atoms >= SMALL else (SMALL_SKIN, SMALL_SKIN)
         return min(skins[0], room), min(skins[1], 0.5 * room)
 
-    def _trace(self, rows: np.ndarray) -> Trace:
+    def trace(self, rows: np.ndarray) -> Trace:
+        """What rows [samples, 8] say: see `pair_template.advance`."""
         energy, virial, pairs, kinetic, heat = rows[:, :5].T.copy()
         return Trace(energy - self.shift * pairs, virial, pairs, kinetic, heat, rows[:, 5:].copy())
+
+
+def in_calls(rows: np.ndarray, stride: int, longest: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Calls of at most `longest` steps that fill rows [samples, ...], one every `stride` steps: steps a sample, and the samples.
+
+    Where a stride is too long for one call, all but its last piece are recorded into rows that nobody keeps.
+    """
+    done = 0
+    while done < len(rows):
+        if stride > longest:
+            for _ in range((stride - 1) // longest):
+                yield longest, np.empty_like(rows[:1])
+        block = rows[done : done + max(1, longest // stride)]
+        yield (stride - 1) % longest + 1, block
+        done += len(block)
