@@ -194,7 +194,7 @@ def test_one_replica_is_a_plain_run():
 
 @pytest.mark.parametrize(
     ("changes", "told"),
-    [({"highest": 200 * KELVIN}, "more than the system's temperature"), ({"round": 0.33}, "whole multiple")],
+    [({"highest": 200 * KELVIN}, "more than the system's temperature"), ({"round": 0.7}, "whole multiple of frame_every")],
 )
 def test_a_ladder_that_cannot_be_is_refused(changes, told):
     with pytest.raises(ValueError, match=told):

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
-from manybody.core.spec import Spec, refuse
+from manybody.core.spec import Spec, refuse, refuse_unless_multiple
 from manybody.core.study import Realisation
 from manybody.core.task import Task
 from manybody.core.units import Temperature, Time
@@ -72,8 +72,9 @@ class ReplicaExchange(MethodSpec):
     frame_every: Time = Field(0.5, gt=0, description="simulated time between stored configurations")
 
     @model_validator(mode="after")
-    def _sound(self) -> ReplicaExchange:
-        self._dynamics()  # refuses times that do not nest
+    def _times_nest(self) -> ReplicaExchange:
+        for field, inner in (("sample_every", "time_step"), ("frame_every", "sample_every"), ("round", "frame_every")):
+            refuse_unless_multiple(self, field, inner)
         return self
 
     def _dynamics(self) -> ForceFieldDynamics:
