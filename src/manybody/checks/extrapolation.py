@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from manybody.core.certificate import CheckKind, Finding, Verdict, judge
-from manybody.core.protocols import CheckSpec, Evidence, MeasureSpec
+from manybody.core.protocols import CheckSpec, ClosedForm, Evidence, MeasureSpec
 from manybody.core.study import Plan, Point
 from manybody.core.task import Task
 from manybody.numerics.statistics import family_threshold
@@ -33,39 +32,36 @@ class Extrapolation(CheckSpec):
 
     def judge(self, evidence: Evidence, tasks: tuple[Task, ...]) -> list[Finding]:
         """One finding for each measure with a closed form, and line."""
-        lines = [line for line in self._lines(evidence.plan) if len({x for x, _ in line.points}) > 1]
         claims = [
-            (measure, line)
+            (measure, label, known)
             for measure in evidence.plan.study.measures
-            for line in lines
-            if all(measure.exact(point) is not None for _, point in line.points)
+            for label, points in self._lines(evidence.plan).items()
+            if (known := _known(measure, points)) is not None
         ]
         limit = family_threshold(self.sigma, len(claims))
-        found = [self._finding(evidence, measure, line, limit) for measure, line in claims]
-        return found or [self._undecided()]
+        return [self._finding(evidence, *claim, limit) for claim in claims] or [self._undecided()]
 
-    def _lines(self, plan: Plan) -> list[_Line]:
-        """The points of a plan in lines, those at which nothing else differs together."""
-        lines: dict[str, _Line] = {}
+    def _lines(self, plan: Plan) -> dict[str, list[tuple[float, Point]]]:
+        """Points at which nothing but the parameter differs, with its values, under what they have in common."""
+        lines: dict[str, list[tuple[float, Point]]] = {}
         for point in plan.points:
-            place = plan.study.sweep[point.index]
-            others = [path for path in place if path != self.path and path not in self.alongside]
+            others = [path for path in plan.study.sweep[point.index] if path != self.path and path not in self.alongside]
             label = ", ".join(f"{path.split('.')[1]} {_value(point, path)}" for path in others)
             x = _value(point, self.path)
-            line = lines.setdefault(label, _Line(label, []))
             if isinstance(x, int | float):
-                line.points.append((float(x), point))
-        return list(lines.values())
+                lines.setdefault(label, []).append((float(x), point))
+        return {label: points for label, points in lines.items() if len({x for x, _ in points}) > 1}
 
-    def _finding(self, evidence: Evidence, measure: MeasureSpec, line: _Line, limit: float) -> Finding:
+    def _finding(
+        self, evidence: Evidence, measure: MeasureSpec, label: str, known: list[tuple[float, Point, ClosedForm]], limit: float
+    ) -> Finding:
         rows = []
-        for x, point in line.points:
-            known, ours = measure.exact(point), evidence.estimate(point, measure.name)
-            assert known is not None
-            rows.append((x, float(ours.value) - known.value, float(ours.error)))
+        for x, point, form in known:
+            ours = evidence.estimate(point, measure.name)
+            rows.append((x, float(ours.value) - form.value, float(ours.error)))
         end, error = intercept(*(np.array(column) for column in zip(*rows, strict=True)))
-        score = end / error if error > 0 else math.nan
-        place = f" at {line.label}" if line.label else ""
+        score = end / error
+        place = f" at {label}" if label else ""
         return Finding(
             name=f"{measure.name}{place} as {self.path.split('.')[1]} goes to 0",
             kind="reference",
@@ -73,7 +69,8 @@ class Extrapolation(CheckSpec):
             value=score if math.isfinite(score) else None,
             tolerance=limit,
             tolerance_from=f"standard errors; {self.sigma:g} over all extrapolations together",
-            verdict=judge(score if math.isfinite(score) else None, limit),
+            source=known[0][2].source,
+            verdict=judge(score, limit),
             evidence={"deviations": [{"at": x, "deviation": deviation, "standard error": sd} for x, deviation, sd in rows]},
         )
 
@@ -89,16 +86,19 @@ class Extrapolation(CheckSpec):
         )
 
 
-@dataclass(frozen=True)
-class _Line:
-    """Points at which only the parameter differs, with its values."""
-
-    label: str
-    points: list[tuple[float, Point]]
+def _known(measure: MeasureSpec, points: list[tuple[float, Point]]) -> list[tuple[float, Point, ClosedForm]] | None:
+    """The points of a line with their closed forms; None where one of them has none."""
+    found = [(x, point, form) for x, point in points if (form := measure.exact(point)) is not None]
+    return found if len(found) == len(points) else None
 
 
 def intercept(x: np.ndarray, y: np.ndarray, error: np.ndarray) -> tuple[float, float]:
-    """Where the straight line of weighted least squares meets x = 0, and its standard error; all [points], errors > 0."""
+    """Where the straight line of weighted least squares meets x = 0, and its standard error; all [points].
+
+    NaN for values without an error: they leave nothing to judge by.
+    """
+    if not (error > 0).all():
+        return math.nan, math.nan
     design = np.stack([np.ones_like(x), x], axis=1) / error[:, None]
     covariance = np.linalg.inv(design.T @ design)
     return float(covariance[0] @ design.T @ (y / error)), math.sqrt(float(covariance[0, 0]))

@@ -145,7 +145,8 @@ def relaxation_force(theory: LinearTheory, coupling: float, modes: BoxModes, str
 def _pull(theory: LinearTheory, coupling: float, modes: BoxModes) -> np.ndarray:
     """k_x (V_c - V_n) / L^3, [modes]."""
     g = theory.form_factor(modes.square)
-    return 4 * math.pi * coupling * g * (1 / modes.square - theory.repulsion) * modes.along / modes.edge**3
+    strength = 4 * math.pi * coupling / modes.edge**3
+    return np.asarray(strength * g * (1 / modes.square - theory.repulsion) * modes.along)
 
 
 def relaxation_force_of_points(coupling: float, field: float) -> float:
@@ -173,11 +174,12 @@ def first_correction(theory: LinearTheory, coupling: float) -> float:
     From the free energy of Gaussian fluctuations, 1/2 sum_k [ln(1 + n0 V) - n0 V] for V_c and V_n, differentiated twice by
     n0: Gamma/pi int k^2 dk [g^2 / (k^2 + g)^2 + (X g / (1 + X g))^2]. For point ions it is Gamma / 4, of Debye and Hueckel.
     """
-    k, step = np.linspace(0, 8 / theory.width, 4001, retstep=True)
-    square = k[1:] ** 2
+    x, step = np.linspace(0, math.asinh(8 / theory.width), 2001, retstep=True)  # k = sinh x resolves both 1 and 1 / a
+    k, stretched = np.sinh(x), np.cosh(x)
+    square = k**2
     g = theory.form_factor(square)
     charge, density = g / (square + g), theory.repulsion * g / (1 + theory.repulsion * g)
-    return float(coupling / math.pi * (square * (charge**2 + density**2)).sum() * step)
+    return float(coupling / math.pi * (stretched * square * (charge**2 + density**2)).sum() * step)
 
 
 def density_tail(theory: LinearTheory, along: float, across: float) -> float:
@@ -210,7 +212,7 @@ def relaxation_variance(theory: LinearTheory, coupling: float, modes: BoxModes) 
 
     Products of Gaussians: cov of Im(n c*) is 1/2 Re [C_nn(t) C_cc(t)* - C_nc(t) C_cn(t)*].
     """
-    times = np.concatenate([[0.0], np.geomspace(1e-3, 40.0, 120)])
+    times = np.concatenate([[0.0], np.geomspace(2e-3, 40.0, 48)])
     c = theory.correlations(modes.along, modes.square, times)
     cov = 0.5 * (c[..., 0, 0] * c[..., 1, 1].conj() - c[..., 0, 1] * c[..., 1, 0].conj()).real
     integral = 2 * np.trapezoid(cov, times, axis=1)

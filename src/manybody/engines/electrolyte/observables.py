@@ -32,7 +32,7 @@ from manybody.engines.electrolyte.structure import long_modes
 
 SIGMAS = 4.0  # standard errors of one run allowed between it and theory
 CORRECTIONS = 2.0  # times the first correction beyond linear theory
-REACH = 5.0  # k a up to which forces are summed: g = 1e-11 there
+REACH = 3.5  # k a up to which forces are summed: g = 5e-6 there
 LAGS = 200  # samples after which correlations are dropped; they fall at least as exp(-k^2 t)
 SMOOTHED = 1.0  # Debye lengths; correlations in space are shown through a Gaussian exp(-k^2 b^2) of this b
 SOURCE = (
