@@ -32,9 +32,8 @@ class Region(Spec):
         return inside[0][:, None] & (inside[1][None, :] if len(inside) == 2 else np.ones((1, 1), dtype=bool))
 
 
-# The Ramachandran basins of alanine dipeptide in vacuum. Their borders are ridges or saddles of the surface, and lie where
-# little is populated: moving one by ten degrees changes a free energy by less than its error.
-EQUATORIAL = Region(ranges=((-115.0, -30.0), (-20.0, 140.0)))  # C7eq
+# The Ramachandran basins of alanine dipeptide in vacuum, with borders along the ridges between them.
+EQUATORIAL = Region(ranges=((-115.0, -20.0), (-60.0, 110.0)))  # C7eq
 EXTENDED = Region(ranges=((155.0, -115.0), (110.0, -120.0)))  # C5
 AXIAL = Region(ranges=((35.0, 105.0), (-140.0, 40.0)))  # C7ax
 
