@@ -11,7 +11,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,7 +45,8 @@ def run() -> list[Result]:
 
     results = []
     for name, target in TARGETS.items():
-        with peer(name, states) as (theirs, version):
+        with peer(name, SYSTEM, states, STEP, THREADS) as (seconds, version):
+            theirs = at_speed(seconds, STEPS[name]) if seconds else None
             results.append(compare(f"ensemble-{name}", UNIT, target, ours, theirs, version, ROUNDS))
     return results
 
@@ -55,9 +56,16 @@ def speed(steps: int, seconds: float) -> float:
     return SYSTEMS * SYSTEM.atoms * steps / seconds / 1e6
 
 
+def at_speed(seconds: Callable[[int], float], steps: int) -> Callable[[], float]:
+    """The speed of a peer over so many steps."""
+    return lambda: speed(steps, seconds(steps))
+
+
 @contextmanager
-def peer(name: str, states: list[ParticleState]) -> Iterator[tuple[Callable[[], float] | None, str | None]]:
-    """A function that runs the peer once and gives its speed, and its version; None where it is not installed."""
+def peer(
+    name: str, system: LennardJonesLiquid, states: Sequence[ParticleState], step: float, threads: int
+) -> Iterator[tuple[Callable[[int], float] | None, str | None]]:
+    """A function that tells the seconds a peer takes for so many steps, and its version; None where it is not installed."""
     python = peers_python()
     if python is None:
         yield None, None
@@ -65,18 +73,18 @@ def peer(name: str, states: list[ParticleState]) -> Iterator[tuple[Callable[[], 
     with tempfile.TemporaryDirectory(prefix="manybody-ensemble-") as folder:
         given = Path(folder) / "states.npz"
         x, v = (np.stack([getattr(state, part).numpy() for state in states]) for part in ("positions", "velocities"))
-        np.savez(given, x=x, v=v, edge=SYSTEM.box, cutoff=SYSTEM.cutoff, step=STEP, threads=THREADS)
+        np.savez(given, x=x, v=v, edge=system.box, cutoff=system.cutoff, step=step, threads=threads)
         command = [python, Path(__file__).with_name("ensemble_peers.py"), given, name]
-        environment = os.environ | {"OMP_NUM_THREADS": str(THREADS)}
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
             assert process.stdin is not None
             assert process.stdout is not None
             stdin, stdout = process.stdin, process.stdout
             first = stdout.readline()
 
-            def theirs() -> float:
-                stdin.write(f"{STEPS[name]}\n")
+            def seconds(steps: int) -> float:
+                stdin.write(f"{steps}\n")
                 stdin.flush()
-                return speed(STEPS[name], float(json.loads(stdout.readline())["seconds"]))
+                return float(json.loads(stdout.readline())["seconds"])
 
-            yield (theirs, str(json.loads(first)["version"])) if first else (None, None)
+            yield (seconds, str(json.loads(first)["version"])) if first else (None, None)

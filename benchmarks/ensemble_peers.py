@@ -1,9 +1,10 @@
-"""The peers of `ensemble`, run by the Python that has them: one line out for each line in."""
+"""The peers of `ensemble` and `liquid`, run by the Python that has them: one line out for each line in."""
 
 import json
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -97,10 +98,49 @@ def torch_sim(x: np.ndarray, v: np.ndarray, edge: float, cutoff: float, step: fl
     return f"torch-sim {version('torch-sim-atomistic')}", prepared(len(x), min((True, False), key=timed))
 
 
+def jax_md(x: np.ndarray, v: np.ndarray, edge: float, cutoff: float, step: float, threads: int) -> tuple[str, Run]:
+    """One system in JAX MD with its own neighbour lists, in double precision, a hundred steps a compiled call."""
+    from importlib.metadata import version
+
+    import jax
+    import jax.numpy as jnp
+    from jax_md import energy, simulate, space
+
+    jax.config.update("jax_enable_x64", True)
+    positions, velocities = jnp.asarray(x[0]), jnp.asarray(v[0])
+    displacement, shift = space.periodic(edge)
+    neighbours, potential = energy.lennard_jones_neighbor_list(
+        displacement, edge, r_onset=0.999 * cutoff, r_cutoff=cutoff, dr_threshold=0.3
+    )
+    init, apply = simulate.nve(potential, shift, step)
+    near = neighbours.allocate(positions, extra_capacity=8)
+    moving = init(jax.random.PRNGKey(0), positions, kT=1.0, neighbor=near).set(momentum=velocities)
+
+    @jax.jit
+    def hundred(state: object, near: object) -> object:
+        def one(_: int, both: tuple[Any, Any]) -> tuple[Any, Any]:
+            state, near = both
+            near = near.update(state.position)
+            return apply(state, neighbor=near), near
+
+        return jax.lax.fori_loop(0, 100, one, (state, near))
+
+    def run(steps: int) -> None:
+        nonlocal moving, near
+        for _ in range(steps // 100):
+            moving, near = hundred(moving, near)
+        jax.block_until_ready(moving)
+        if near.did_buffer_overflow:
+            raise RuntimeError("Expected room for all neighbours; the lists have overflowed.")
+
+    run(100)
+    return f"jax-md {version('jax-md')}", run
+
+
 def main() -> None:
     """Prepare the peer that is asked for; then time as many steps as each line says."""
     given = np.load(sys.argv[1])
-    prepare = {"openmm": openmm, "torch-sim": torch_sim}[sys.argv[2]]
+    prepare = {"openmm": openmm, "torch-sim": torch_sim, "jax-md": jax_md}[sys.argv[2]]
     try:
         version, run = prepare(
             given["x"], given["v"], float(given["edge"]), float(given["cutoff"]), float(given["step"]), int(given["threads"])
