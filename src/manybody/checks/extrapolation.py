@@ -26,7 +26,9 @@ class Extrapolation(CheckSpec):
     kind: ClassVar[CheckKind] = "reference"
 
     name: Literal["extrapolation"] = "extrapolation"
-    path: str = Field(pattern=r"^(system|method)\.\w+$", description="the swept parameter that goes to 0, `system.coupling` say")
+    path: str = Field(
+        pattern=r"^(system|method)\.\w+$", examples=["method.time_step"], description="the swept parameter that goes to 0"
+    )
     alongside: tuple[str, ...] = Field((), description="swept paths that change with it")
     sigma: float = Field(3.0, gt=0, description="standard errors allowed over all lines together")
 
