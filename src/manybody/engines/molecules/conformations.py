@@ -101,7 +101,8 @@ class ExchangeAcceptance(MeasureSpec):
             return Samples(np.zeros((2, 1)), np.ones(2), method.round, np.zeros(1))
         tried = np.array([output.arrays["exchange_probability"] for output in outputs[1:]])
         twos = len(tried) // 2
-        values = np.nanmean(tried[: 2 * twos].reshape(twos, 2, -1), axis=1)
+        two = tried[: 2 * twos].reshape(twos, 2, -1)
+        values = np.sum(two, axis=1, where=two >= 0) / np.sum(two >= 0, axis=1)
         return Samples(values, np.ones(twos), 2 * method.round, np.arange(method.replicas - 1.0))
 
 

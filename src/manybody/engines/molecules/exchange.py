@@ -41,10 +41,10 @@ def partner(rung: int, replicas: int, turn: int) -> int:
 def swaps(turn: int, energies: Sequence[float], temperatures: Sequence[float], key: Key) -> tuple[np.ndarray, np.ndarray]:
     """Where each rung's next configuration comes from, [replicas], and the probabilities [replicas - 1] of each pair's swap.
 
-    A pair that has no turn has NaN. `key` decides, so the same energies give the same swaps anywhere.
+    A pair that has no turn has -1. `key` decides, so the same energies give the same swaps anywhere.
     """
     replicas = len(energies)
-    source, probabilities = np.arange(replicas), np.full(replicas - 1, np.nan)
+    source, probabilities = np.arange(replicas), np.full(replicas - 1, -1.0)
     chances = key.derive("exchange").generator().uniform(size=replicas)
     for rung in range(replicas):
         other = partner(rung, replicas, turn)

@@ -19,7 +19,7 @@ from manybody.engines.molecules.stages import Recorder, continued, engine_of
 def exchange(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     """Who goes on with whose configuration, from the energies that the rungs ended with.
 
-    Arrays: source [rungs], probability [rungs - 1] (NaN where a pair has no turn).
+    Arrays: source [rungs], probability [rungs - 1] (-1 where a pair has no turn).
     """
     asked = Exchange.model_validate(task.parameters)
     missing = [name for rung in range(len(asked.ladder)) if (name := f"rung {rung}") not in inputs]
