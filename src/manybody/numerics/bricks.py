@@ -137,7 +137,7 @@ def strayed(x: np.ndarray, reference: np.ndarray, strain: float, limit: float) -
     Two atoms that were r apart are then at least ``shrinkage(strain) r - 2 limit`` apart, images included.
     """
     if limit <= 0.0:
-        return x.shape[1]
+        return int(x.shape[1])
     count = 0
     x0, x1, x2 = x[0], x[1], x[2]
     r0, r1, r2 = reference[0], reference[1], reference[2]

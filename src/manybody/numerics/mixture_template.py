@@ -9,16 +9,16 @@ and the cutoff are constants of the innermost loop, which is that of `pair_templ
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numba import prange
 
-from manybody.numerics.bricks import add_lattice_images, sheared, shrinkage, strayed, wrap_into_brick
-from manybody.numerics.clusters import BEYOND, CLUSTER, Clusters, extend, extended_positions, sort_in_space
+from manybody.numerics.bricks import sheared, shrinkage, strayed
+from manybody.numerics.clusters import BEYOND, CLUSTER
 from manybody.numerics.integrators import kick, runaway
 from manybody.numerics.jit import kernel, threaded_kernel
-from manybody.numerics.neighbours import Near, near_atoms, near_clusters
+from manybody.numerics.mixture_lists import Kinds, by_name, move_images, near_by_species, sort_and_list
+from manybody.numerics.neighbours import Near
 from manybody.numerics.sheared import isokinetic_kick, sheared_drift, strain_velocities
 
 LANES = 8  # double-precision numbers in the widest SIMD register; what is left over would run one by one
@@ -56,17 +56,6 @@ def pair_force(r2: float, inverse: float, c: tuple[float, ...]) -> float:
 
 
 # --- end of formula ---
-
-
-class Kinds(NamedTuple):
-    """Who is of which species: own[c, s] .. own[c, s + 1] - 1 are the atoms of species s of cluster c.
-
-    entries[start[c, s]] .. entries[start[c, s + 1] - 1] are its neighbours of that species. own, start:
-    [clusters, species + 1].
-    """
-
-    own: np.ndarray
-    start: np.ndarray
 
 
 @kernel
@@ -108,7 +97,7 @@ def cut_energy(r2: float, inverse: float, c: tuple[float, ...], cut: np.ndarray)
     if TREATMENT == SWITCHED:
         t = max(0.0, (r2 - cut[3]) * cut[4])
         energy *= 1.0 - t * t * t * (10.0 - 15.0 * t + 6.0 * t * t)
-    return energy
+    return float(energy)
 
 
 @kernel
@@ -195,7 +184,7 @@ def _pull_two(
     near[a[0], 0, a[1]], near[b[0], 0, b[1]] = xa, xb
     f[0, i], f[1, i], f[2, i] = fxa, fya, fza
     f[0, i + 1], f[1, i + 1], f[2, i + 1] = fxb, fyb, fzb
-    return shear
+    return float(shear)
 
 
 @kernel
@@ -218,7 +207,7 @@ def _pull_one(
             shear += pull * dx * dy
     near[a[0], 0, a[1]] = x
     f[0, i], f[1, i], f[2, i] = fx, fy, fz
-    return shear
+    return float(shear)
 
 
 @kernel
@@ -317,123 +306,6 @@ def visit(
             _visit(parts[part], parts[part + 1], extended, near, kinds, table, cuts, f, shear, found)
 
 
-# --- lists -----------------------------------------------------------------------------------------------------
-
-
-class Listed(NamedTuple):
-    """Atoms sorted in space, and by species in each cluster; their clusters, images, and near clusters.
-
-    x, v [3, atoms]; names, species [atoms] in the new order; cell [3, 3] that the images belong to; base [images] their
-    displacements along x then; everyone [atoms + images] all species.
-    """
-
-    x: np.ndarray
-    v: np.ndarray
-    names: np.ndarray
-    species: np.ndarray
-    cell: np.ndarray
-    clusters: Clusters
-    base: np.ndarray
-    everyone: np.ndarray
-    own: np.ndarray
-    extended: np.ndarray
-    candidates: Near
-
-
-@kernel
-def _sort_species(order: np.ndarray, first: np.ndarray, species: np.ndarray) -> np.ndarray:
-    """Bring the species of each cluster into order, in place, one after the other as they came; own [clusters, species + 1]."""
-    own = np.empty((first.size - 1, SPECIES + 1), np.int32)
-    kept = np.empty(CLUSTER, np.int32)
-    for cluster in range(first.size - 1):
-        low, high = first[cluster], first[cluster + 1]
-        for k in range(high - low):
-            kept[k] = order[low + k]
-        at = low
-        for s in range(SPECIES):
-            own[cluster, s] = at
-            for k in range(high - low):
-                if species[kept[k]] == s:
-                    order[at] = kept[k]
-                    at += 1
-        own[cluster, SPECIES] = at
-    return own
-
-
-@kernel
-def _rebuild(
-    x: np.ndarray, v: np.ndarray, names: np.ndarray, species: np.ndarray, cell: np.ndarray, reach: float, threads: int
-) -> Listed:
-    """Wrap and sort the atoms, and find the clusters near each other."""
-    wrap_into_brick(x, cell)
-    brick = np.empty(3)
-    for d in range(3):
-        brick[d] = cell[d, d]
-    order, first = sort_in_space(x, brick)
-    own = _sort_species(order, first, species)
-    sorted_x, sorted_v = np.empty_like(x), np.empty_like(v)
-    sorted_names, sorted_species = np.empty_like(names), np.empty_like(species)
-    for i in range(order.size):
-        j = order[i]
-        sorted_names[i], sorted_species[i] = names[j], species[j]
-        for d in range(3):
-            sorted_x[d, i] = x[d, j]
-            sorted_v[d, i] = v[d, j]
-    clusters = add_lattice_images(sorted_x, cell, first, reach)
-    real = first.size - 1
-    everyone = np.empty(clusters.first[real + clusters.source.size], np.int64)
-    for i in range(order.size):
-        everyone[i] = sorted_species[i]
-    for image in range(clusters.source.size):
-        start, to = first[clusters.source[image]], clusters.first[real + image]
-        for k in range(clusters.first[real + image + 1] - to):
-            everyone[to + k] = sorted_species[start + k]
-    extended = extended_positions(sorted_x, clusters)
-    candidates = near_clusters(extended, clusters, reach, threads)
-    base = clusters.shift[0].copy()
-    return Listed(sorted_x, sorted_v, sorted_names, sorted_species, cell, clusters, base, everyone, own, extended, candidates)
-
-
-@kernel
-def _near(listed: Listed, reach: float) -> tuple[Near, Kinds]:
-    """The atoms within `reach` of each cluster, sorted by species."""
-    near = near_atoms(listed.extended, listed.clusters, listed.candidates, reach)
-    start = np.empty((near.start.size, SPECIES + 1), np.int64)
-    kept = np.empty(near.widest, np.int32)
-    for cluster in range(near.start.size):
-        low, high = near.start[cluster], near.stop[cluster]
-        for k in range(high - low):
-            kept[k] = near.entries[low + k]
-        at = low
-        for s in range(SPECIES):
-            start[cluster, s] = at
-            for k in range(high - low):
-                if at < high:
-                    near.entries[at] = kept[k]  # overwritten by the next one where the species is another
-                    at += listed.everyone[kept[k]] == s
-        start[cluster, SPECIES] = at
-    return near, Kinds(listed.own, start)
-
-
-@kernel
-def _move_images(listed: Listed, strain: float) -> None:
-    """Bring atoms and images into place after a shear `strain` since they were sorted."""
-    shift = listed.clusters.shift
-    for image in range(listed.base.size):
-        shift[0, image] = listed.base[image] + strain * shift[1, image]
-    extend(listed.x, listed.clusters, listed.extended)
-
-
-@kernel
-def _by_name(values: np.ndarray, names: np.ndarray) -> np.ndarray:
-    """Values [3, atoms] in sorted order as [atoms, 3] in the order of the atoms' names."""
-    result = np.empty((names.size, 3))
-    for i in range(names.size):
-        for d in range(3):
-            result[names[i], d] = values[d, i]
-    return result
-
-
 # --- what is called --------------------------------------------------------------------------------------------
 
 
@@ -481,14 +353,11 @@ def advance(
     """
     table = tabulated(parameters)
     cuts = cuts_of(table, cutoffs, begins)
-    longest, wide, narrow = 0.0, skins[0], skins[1]
-    for s in range(SPECIES):
-        for t in range(SPECIES):
-            longest = max(longest, cutoffs[s, t])
-    listed = _rebuild(
-        positions.T.copy(), velocities.T.copy(), np.arange(positions.shape[0]), species, cell, longest + wide, threads
+    longest, outer, inner = cutoffs.max(), cutoffs.max() + skins[0], cutoffs.max() + skins[1]
+    listed = sort_and_list(
+        positions.T.copy(), velocities.T.copy(), np.arange(positions.shape[0]), species, SPECIES, cell, outer, threads
     )
-    near, kinds = _near(listed, longest + narrow)
+    near, kinds = near_by_species(listed, SPECIES, inner)
     sorted_at, listed_at, since, at_list = listed.x.copy(), listed.x.copy(), 0.0, 0.0  # strains since the sort: now, at the list
     f, nothing, shear = np.empty_like(listed.x), np.empty((0, 8)), np.zeros(near.start.size)
     heat, work, half = 0.0, 0.0, 0.5 * dt * rate
@@ -499,21 +368,21 @@ def advance(
             work, heat = work + done - half * 0.5 * shear.sum(), heat + taken
             sheared_drift(listed.x, listed.v, rate, dt)
             since += rate * dt
-            lasts = 0.5 * (shrinkage(since - at_list) * (longest + narrow) - longest)
+            lasts = 0.5 * (shrinkage(since - at_list) * inner - longest)
             if strayed(listed.x, listed_at, since - at_list, lasts) == 0:
-                _move_images(listed, since)
+                move_images(listed, since)
             else:
                 bad = runaway(listed.x, listed.v, f, dt)
                 if bad >= 0:
                     return positions, velocities, positions, cell, step, listed.names[bad]
-                lasts = 0.5 * (shrinkage(since) * (longest + wide) - longest - narrow)
+                lasts = 0.5 * (shrinkage(since) * outer - inner)
                 if strayed(listed.x, sorted_at, since, lasts) == 0:
-                    _move_images(listed, since)
+                    move_images(listed, since)
                 else:
                     grown = sheared(listed.cell, since)
-                    listed = _rebuild(listed.x, listed.v, listed.names, listed.species, grown, longest + wide, threads)
+                    listed = sort_and_list(listed.x, listed.v, listed.names, listed.species, SPECIES, grown, outer, threads)
                     sorted_at, since = listed.x.copy(), 0.0
-                near, kinds = _near(listed, longest + narrow)
+                near, kinds = near_by_species(listed, SPECIES, inner)
                 listed_at, at_list, shear = listed.x.copy(), since, np.zeros(near.start.size)
         visit(listed.extended, near, kinds, table, cuts, f, shear, nothing)
         if step >= 0:
@@ -529,4 +398,4 @@ def advance(
             visit(listed.extended, near, kinds, table, cuts, f, shear, found)
             _record(listed.v, found, heat, work, samples[step // stride if stride else 0])
     x, v, names = listed.x, listed.v, listed.names
-    return _by_name(x, names), _by_name(v, names), _by_name(f, names), sheared(listed.cell, since), -1, -1
+    return by_name(x, names), by_name(v, names), by_name(f, names), sheared(listed.cell, since), -1, -1

@@ -34,7 +34,8 @@ Mixing = Literal["lorentz-berthelot", "geometric"]
 TREATMENTS: tuple[Treatment, ...] = ("plain", "shifted", "force-shifted", "switched")
 _TEMPLATE = Path(__file__).with_name("mixture_template.py")
 _BUILT_IN = (
-    "bricks.py", "clusters.py", "integrators.py", "jit.py", "mixtures.py", "neighbours.py", "pairs.py", "sheared.py",
+    "bricks.py", "clusters.py", "integrators.py", "jit.py", "mixture_lists.py", "mixtures.py", "neighbours.py", "pairs.py",
+    "sheared.py",
 )  # fmt: skip
 
 

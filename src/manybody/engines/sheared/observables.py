@@ -102,9 +102,9 @@ def correlation_integral(series: np.ndarray, lags: int) -> np.ndarray:
     """For each origin t, s(t) (s(t)/2 + s(t+1) + .. + s(t+lags)/2) averaged over components: [samples - lags].
 
     Its mean over t is the trapezoidal integral of the autocorrelation, in units of the sampling interval. series:
-    [samples, components], of mean zero by symmetry. Shorter series give what they can: at least one origin.
+    [samples, components], of mean zero by symmetry. At most half of the series is taken for the lags.
     """
-    lags = min(lags, len(series) - 1)
+    lags = min(lags, len(series) // 2)
     summed = np.concatenate([np.zeros((1, series.shape[1])), np.cumsum(series, axis=0)])
     origins = len(series) - lags
     later = summed[lags + 1 :] - summed[:origins]  # s(t) + .. + s(t + lags)

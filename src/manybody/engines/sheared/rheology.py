@@ -20,7 +20,7 @@ import numpy as np
 
 Law = Literal["newton", "bingham", "herschel-bulkley"]
 PARAMETERS: dict[Law, int] = {"newton": 1, "bingham": 2, "herschel-bulkley": 3}
-_EXPONENTS = np.linspace(0.05, 1.0, 96)  # where the search starts
+_EXPONENTS = np.linspace(0.05, 1.0, 20)  # where the search starts
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,12 @@ def fit(law: Law, rates: np.ndarray, stresses: np.ndarray, errors: np.ndarray) -
         return _linear(law, rates, stresses, errors, 1.0, with_yield=False)
     if law == "bingham":
         return _linear(law, rates, stresses, errors, 1.0)
-    low, high = 0.0, 1.0
     chosen = _EXPONENTS
-    for _ in range(4):  # each time a grid twenty times finer around the best
+    for _ in range(7):  # each time the grid is finer by 8/3 around the best
         fits = [_linear(law, rates, stresses, errors, float(n)) for n in chosen]
         best = int(np.argmin([found.chi_squared for found in fits]))
-        width = 2 * float(chosen[1] - chosen[0])
-        low, high = max(0.01, float(chosen[best]) - width), min(1.0, float(chosen[best]) + width)
-        chosen = np.linspace(low, high, 41)
+        width = 1.5 * float(chosen[1] - chosen[0])
+        chosen = np.linspace(max(0.01, float(chosen[best]) - width), min(1.0, float(chosen[best]) + width), 9)
     found = fits[best]
     return Fit(
         law, found.yield_stress, found.factor, found.exponent, _yield_error(found, rates, errors), found.chi_squared, len(rates)

@@ -95,10 +95,10 @@ class Recorder:
             return start()
         self.traces = [Trace(**{field.name: left.arrays[f"trace_{field.name}"] for field in fields(Trace)})]
         self.frames = list(left.arrays["frames"])
-        arrays = {name: np.array(left.arrays[name]) for name in ("positions", "velocities", "species", "cell")}
+        x, v, species, cell = (np.array(left.arrays[name]) for name in ("positions", "velocities", "species", "cell"))
         document = left.document
-        numbers = {"heat": float(document["heat"]), "work": float(document["work"])}
-        return MixtureState(**arrays, key=Key(int(str(document["key"]), 16)), step=int(document["step"]), **numbers)
+        key, step = Key(int(document["key"], 16)), int(document["step"])
+        return MixtureState(x, v, species, cell, key, step, float(document["heat"]), float(document["work"]))
 
     def output(self, state: MixtureState) -> Output:
         """Run the leg to its end; the task's output."""
