@@ -14,8 +14,8 @@ from manybody.core.random import Key
 from manybody.engines.atoms.energies.spec import CalculatorModel, SumModel
 from manybody.engines.atoms.engine import AtomsEngine, StoppedRun
 from manybody.engines.atoms.spec import FEMTOSECOND, Crystal
-from manybody.learn.exported import ExportedModel, drivable, example_of
 from manybody.learn.export import export
+from manybody.learn.exported import ExportedModel, drivable, example_of
 from manybody.numerics.many_body import rows_within
 from manybody.testing.engine import check_engine
 

@@ -23,7 +23,7 @@ def salt(edge: float) -> Crystal:
 
 def test_rock_salt_keeps_its_energy_and_momentum() -> None:
     engine = AtomsEngine(salt(5.69), 2 * FEMTOSECOND, temperature=300 * KELVIN)
-    state, trace = engine.record(engine.init(Key.from_seed(1)), 1, 40)
+    _, trace = engine.record(engine.init(Key.from_seed(1)), 1, 40)
     total = trace.potential_energy + trace.kinetic_energy
     assert np.ptp(total) < 0.01 * trace.kinetic_energy.mean()
     assert np.abs(trace.momentum).max() < 1e-4 * np.sqrt(engine.bath.kT)  # of forces in single precision

@@ -97,9 +97,9 @@ def peak(steps: int, stretch: int | None) -> int:
 
 def test_memory_grows_with_the_square_root_of_the_steps() -> None:
     # Four times the steps: twice the memory with checkpoints, four times when everything is kept; what is there anyway is less.
-    assert 1.5 < peak(256, None) / peak(64, None) < 2.2
-    assert 3.5 < peak(256, 256) / peak(64, 64) < 4.1
-    assert peak(256, None) < peak(256, 256) / 5
+    assert 1.5 < peak(144, None) / peak(36, None) < 2.2
+    assert 3.5 < peak(144, 144) / peak(36, 36) < 4.1
+    assert peak(144, None) < peak(144, 144) / 3
 
 
 def test_impossible_horizons_are_refused() -> None:

@@ -6,6 +6,7 @@ Numbers are in angstroms, electronvolts and u, so times are in angstrom sqrt(u /
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -34,7 +35,7 @@ Lattice = Literal["sc", "fcc", "bcc", "diamond", "zincblende", "rocksalt", "cesi
 PER_CELL = {"sc": 1, "fcc": 4, "bcc": 2, "diamond": 8, "zincblende": 8, "rocksalt": 8, "cesiumchloride": 2, "fluorite": 12}
 
 
-class AtomsSystem(SystemSpec):
+class AtomsSystem(SystemSpec, ABC):
     """Atoms and the model that gives their energy: what crystals and structures share."""
 
     scales: ClassVar[UnitSystem | None] = ATOMIC_UNITS
@@ -43,14 +44,14 @@ class AtomsSystem(SystemSpec):
     temperature: Temperature = Field(300 * KELVIN, gt=0, examples=[300 * KELVIN], description="temperature")
     energy: Energy = Field(default={"name": "eam"}, validate_default=True, description="what gives energy and forces")
 
+    @abstractmethod
     def atoms(self) -> ase.Atoms:
         """The atoms at the start, in angstroms."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def count(self) -> int:
         """How many atoms there are."""
-        raise NotImplementedError
 
     def _refuse_unknown(self, elements: tuple[str, ...]) -> None:
         known = self.energy.known_elements
@@ -138,6 +139,11 @@ class Structure(AtomsSystem):
         """The atoms of the file, repeated. Raises `InputError` where it is not the file that was asked for."""
         atoms = _read(verified(locate(self.file), self.content))
         return atoms.repeat(self.repeat) if self.repeat != (1, 1, 1) else atoms
+
+
+def system_of(document: Mapping[str, Any]) -> AtomsSystem:
+    """The crystal or structure of a task's document."""
+    return (Crystal if document["name"] == "crystal" else Structure).model_validate(document)
 
 
 def _read(path: Path) -> ase.Atoms:
@@ -317,10 +323,6 @@ class AtomsStatics(MethodSpec):
     def conserves(self, system: SystemSpec) -> tuple[Conserved, ...]:
         """Nothing moves."""
         return ()
-
-    def suits(self, system: SystemSpec) -> None:
-        """Strain wants a crystal: a file without a periodic cell is refused where it is run."""
-        return None
 
     def extended(self, scale: float) -> MethodSpec:
         """The same: a ground state has no extent."""

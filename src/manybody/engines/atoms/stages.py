@@ -13,7 +13,7 @@ from manybody.core.errors import TaskError
 from manybody.core.protocols import Context
 from manybody.core.task import Output, Progress, Task
 from manybody.engines.atoms.engine import AtomsEngine, StoppedRun, Trace
-from manybody.engines.atoms.spec import FEMTOSECOND, AtomsDynamics, AtomsSystem, Crystal, Structure
+from manybody.engines.atoms.spec import FEMTOSECOND, AtomsDynamics, system_of
 from manybody.engines.atoms.state import AtomsState
 from manybody.engines.atoms.statics import static_response
 from manybody.numerics.statistics import linear_drift
@@ -40,15 +40,9 @@ def conserve(task: Task, inputs: Mapping[str, Output], context: Context) -> Outp
     return produce(task, inputs, context)
 
 
-def system_of(task: Task) -> AtomsSystem:
-    """The crystal or structure of a task."""
-    kind: type[Crystal] | type[Structure] = Crystal if task.system["name"] == "crystal" else Structure
-    return kind.model_validate(task.system)
-
-
 def _engine(task: Task) -> tuple[AtomsEngine, Leg]:
     leg = Leg.model_validate(task.parameters)
-    return AtomsEngine(system_of(task), leg.time_step, leg.thermostat, leg.thermostat_time), leg
+    return AtomsEngine(system_of(task.system), leg.time_step, leg.thermostat, leg.thermostat_time), leg
 
 
 def _continued(task: Task, engine: AtomsEngine, inputs: Mapping[str, Output]) -> AtomsState:

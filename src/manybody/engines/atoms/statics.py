@@ -22,7 +22,7 @@ from manybody.core.protocols import Context
 from manybody.core.task import Output, Progress, Task
 from manybody.engines.atoms.energies.calculator import DrivenCalculator
 from manybody.engines.atoms.overlaps import refuse_overlaps
-from manybody.engines.atoms.spec import AtomsSystem, Crystal, Relaxation, Strains, Structure
+from manybody.engines.atoms.spec import AtomsSystem, Relaxation, Strains, system_of
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 DILATION = 1e-3  # strain of the central difference that gives the bulk modulus of a crystal at rest
@@ -84,7 +84,7 @@ def static_response(
 
 def relax(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     """Atoms, and the cell where it is asked for, brought to a minimum of the energy from a little beside where they are."""
-    system, how = _system(task), Relaxation.model_validate(task.parameters)
+    system, how = system_of(task.system), Relaxation.model_validate(task.parameters)
     atoms = system.atoms()
     refuse_overlaps(atoms.positions, atoms.numbers, np.array(atoms.cell), np.array(atoms.pbc))
     atoms.positions += how.rattle * task.key.derive("rattle").generator().standard_normal(atoms.positions.shape)
@@ -103,7 +103,7 @@ def relax(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
 
 def strain(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     """Energies of a relaxed crystal over volumes, and its elastic constants from the stresses of small strains."""
-    system, how = _system(task), Strains.model_validate(task.parameters)
+    system, how = system_of(task.system), Strains.model_validate(task.parameters)
     if "state" not in inputs:
         raise TaskError(f"{task.label}: expected an input `state`; got {', '.join(inputs) or 'none'}. Add it to the task.")
     arrays = inputs["state"].arrays
@@ -122,7 +122,6 @@ def strain(task: Task, inputs: Mapping[str, Output], context: Context) -> Output
         "bulk_modulus_derivative": state.derivative,
         "fit_residual": state.residual / count,
         "elastic_difference": float(np.abs(stiffness - finer).max()),
-        "edge": float((atoms.get_volume()) ** (1 / 3)),
     }
     alone = isolated_energy(system)
     document |= {} if alone is None else {"isolated_energy": alone}
@@ -143,11 +142,6 @@ def isolated_energy(system: AtomsSystem) -> float | None:
             return None
         total += int(many) * alone.energy
     return total / len(numbers)
-
-
-def _system(task: Task) -> AtomsSystem:
-    kind: type[Crystal] | type[Structure] = Crystal if task.system["name"] == "crystal" else Structure
-    return kind.model_validate(task.system)
 
 
 def _relax_cell(atoms: Atoms, how: Relaxation) -> None:
