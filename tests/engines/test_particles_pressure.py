@@ -68,7 +68,7 @@ def test_extended_motion_reversed_retraces_itself(equilibrium):
 def test_chains_hold_the_temperature(equilibrium):
     """2 K / freedom is kT within 4 standard errors and the O(dt^2) of velocity Verlet, 1e-3; its variance is canonical."""
     engine = ExtendedEngine(LIQUID, None, thermostat_time=0.1)
-    _, trace = engine.record(engine.adopt(equilibrium), 3000)
+    _, trace = engine.record(engine.adopt(equilibrium), 1500)
     ratio = 2 * trace.kinetic_energy / (engine.bath.freedom * 0.9)
     assert abs(ratio.mean() - 1) < 4 * block_error(ratio) + 1e-3
     squares = (ratio - ratio.mean()) ** 2 * engine.bath.freedom / 2
@@ -97,13 +97,13 @@ def test_density_at_the_pressure_of_a_density_is_that_density(equilibrium, at_co
     slope, slope_error = (above - below) / 0.045, math.hypot(low, high) / 0.045
     if barostat == "piston":
         engine = ExtendedEngine(LIQUID, pressure, thermostat_time=0.3, piston_time=0.5)
-        _, trace = engine.record(engine.step(engine.adopt(equilibrium), 200), 2000)
+        _, trace = engine.record(engine.step(engine.adopt(equilibrium), 100), 1600)
         volumes = trace.volume
     else:
         moves = VolumeMoveEngine(LIQUID, pressure, stride=10)
-        state, _ = moves.record(equilibrium, 150)
-        _, boxes = moves.record(state, 2000)
-        assert 0.2 < boxes.accepted / 2000 < 0.9
+        state, _ = moves.record(equilibrium, 100)
+        _, boxes = moves.record(state, 1500)
+        assert 0.2 < boxes.accepted / 1500 < 0.9
         volumes = boxes.box.prod(axis=1)
     densities = 256 / volumes
     # <rho> exceeds N / <V> by var(V) / V^2, which is 1e-4 of it here; with errors of both routes.
@@ -111,7 +111,7 @@ def test_density_at_the_pressure_of_a_density_is_that_density(equilibrium, at_co
     squares = (volumes - volumes.mean()) ** 2
     compressibility = squares.mean() / (volumes.mean() * 0.9)
     relative = math.hypot(block_error(squares) / squares.mean(), slope_error / slope)
-    assert relative < 0.35
+    assert relative < 0.4
     assert compressibility * 0.75 * slope == pytest.approx(1.0, abs=4 * relative)
 
 
@@ -142,12 +142,12 @@ def test_a_box_below_twice_the_cutoff_stops_the_run(equilibrium):
 def test_without_a_heat_bath_enthalpy_is_kept(equilibrium):
     """E + P V stays within the error of velocity Verlet; the pressure asked for comes out, and T as <2 K> / freedom."""
     moves = VolumeMoveEngine(LIQUID.model_copy(update={"tail_correction": False}), 1.0, thermostat="none", stride=10)
-    state, _ = moves.record(equilibrium, 300)
-    _, trace = moves.record(state, 1500)
+    state, _ = moves.record(equilibrium, 150)
+    _, trace = moves.record(state, 700)
     volumes = trace.box.prod(axis=1)
     enthalpy = trace.particles.potential_energy + trace.particles.kinetic_energy + volumes
     assert np.ptp(enthalpy) < 0.02 * trace.particles.kinetic_energy.mean() / 3
-    assert trace.accepted > 300
+    assert trace.accepted > 150
     pressure = (2 * trace.particles.kinetic_energy + trace.particles.virial) / (3 * volumes)
     # <P> differs from P by kT / V for trials in ln V at constant enthalpy: 3e-3 here.
     assert abs(pressure.mean() - 1.0) < 4 * block_error(pressure) + 3e-3

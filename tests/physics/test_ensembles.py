@@ -22,11 +22,6 @@ def langevin(start):
     return engine.freedom, engine.step, start
 
 
-def bussi(start):
-    engine = LiquidEngine(LIQUID, DT, "bussi", 0.3)
-    return engine.freedom, engine.step, start
-
-
 def chains(start):
     engine = ExtendedEngine(LIQUID, None, DT, thermostat_time=0.3)
     return engine.liquid.freedom, lambda state, steps: engine.step(state, steps // 5), engine.adopt(start)
@@ -60,9 +55,9 @@ def stiffness(x, box):
     return pairs.sum() - len(x) ** 2 / box.prod() * 4 * math.pi * 2.5**2 * slope
 
 
-@pytest.mark.parametrize("ensemble", [langevin, bussi, chains, piston, volume_moves], ids=lambda ensemble: ensemble.__name__)
+@pytest.mark.parametrize("ensemble", [langevin, chains, piston, volume_moves], ids=lambda ensemble: ensemble.__name__)
 def test_equipartition(equilibrium, ensemble):
-    """Forty configurations 0.4 tau apart, by when velocities have forgotten themselves: their memory lasts about 0.1 tau.
+    """Twenty-five configurations 0.4 tau apart, by when velocities have forgotten themselves: their memory lasts about 0.1 tau.
 
     Velocities: every axis has <v^2> = kT, within 4 standard errors of Gaussian numbers and 1e-3, the O(dt^2) of full steps;
     single ones are Gaussian (Kolmogorov-Smirnov). Positions: <f^2> = kT <Laplacian of U>, within 4 standard errors, and 5e-3
@@ -71,7 +66,7 @@ def test_equipartition(equilibrium, ensemble):
     freedom, step, state = ensemble(equilibrium)
     engine = LiquidEngine(LIQUID, DT)
     velocities, squares, curvatures = [], [], []
-    for _ in range(40):
+    for _ in range(25):
         state = step(state, 100)
         particles = getattr(state, "particles", state)
         velocities.append(particles.velocities.numpy())
@@ -79,9 +74,9 @@ def test_equipartition(equilibrium, ensemble):
         curvatures.append(stiffness(particles.positions.numpy(), particles.box.numpy()))
     values = np.array(velocities) / math.sqrt(KT * freedom / (3 * 256))
     for axis in range(3):
-        assert abs((values[:, :, axis] ** 2).mean() - 1) < 4 * math.sqrt(2 / (40 * 256)) + 1e-3
+        assert abs((values[:, :, axis] ** 2).mean() - 1) < 4 * math.sqrt(2 / (25 * 256)) + 1e-3
     assert stats.kstest(values[::4].ravel(), stats.norm.cdf).pvalue > 1e-3
     rest = np.array(squares) - KT * np.array(curvatures)
-    error = rest.std(ddof=1) / math.sqrt(40) / (KT * np.mean(curvatures))
-    assert error < 0.025
+    error = rest.std(ddof=1) / 5 / (KT * np.mean(curvatures))
+    assert error < 0.03
     assert abs(rest.mean() / (KT * np.mean(curvatures))) < 4 * error + 5e-3

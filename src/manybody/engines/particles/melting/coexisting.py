@@ -10,7 +10,7 @@ from pydantic import Field
 
 from manybody.core.certificate import CheckKind, Finding, Verdict, judge
 from manybody.core.protocols import CheckSpec, Evidence
-from manybody.core.study import Point
+from manybody.core.study import Point, Realisation
 from manybody.core.task import Task
 from manybody.engines.particles.melting.spec import CoexistenceDynamics, LennardJonesCoexistence
 from manybody.numerics.statistics import block_error, family_threshold
@@ -19,7 +19,7 @@ from manybody.numerics.statistics import block_error, family_threshold
 class Coexisting(CheckSpec):
     """Started below the melting point the crystal grew, above it melted; both end at one temperature and at one pressure.
 
-    Needs the measures `melting-temperature`, `crystal-share` and `normal-pressure`, and points that start on both sides.
+    Needs the measures `melting-temperature` and `normal-pressure`, and points that start on both sides.
     """
 
     summary: ClassVar[str] = "crystal and melt coexist: frozen from below, melted from above, one temperature, one pressure"
@@ -42,7 +42,7 @@ class Coexisting(CheckSpec):
         for run in evidence.plan.realisations:
             system, method = _typed(run.point)
             start = float(evidence.output(run.measured[-1]).document["phases"]["crystal_at_start"])
-            grown = float(np.mean(evidence.samples(run, "crystal-share").values)) - start
+            grown = float(_shares(evidence, run).mean()) - start
             towards = 1 if method.start_temperature < melting[run.point.index] else -1
             moved[f"{run.point.label}, run {run.repeat + 1}"] = towards * grown * 2 * system.length  # two layers a cell
         worst = min(moved, key=lambda label: moved[label])
@@ -61,7 +61,7 @@ class Coexisting(CheckSpec):
 
     def _both(self, evidence: Evidence) -> Finding:
         """The smaller phase is never used up."""
-        shares = [evidence.samples(run, "crystal-share").values for run in evidence.plan.realisations]
+        shares = [_shares(evidence, run) for run in evidence.plan.realisations]
         least = min(float(min(series.min(), 1 - series.max())) for series in shares)
         short = max(0.0, self.share - least)
         return Finding(
@@ -120,6 +120,11 @@ class Coexisting(CheckSpec):
             verdict=judge(scores[worst], limit),
             evidence={"worst slabs": scores},
         )
+
+
+def _shares(evidence: Evidence, run: Realisation) -> np.ndarray:
+    """Share of the crystal in the stored configurations of a run; each run keeps an enthalpy, hence a share, of its own."""
+    return np.concatenate([np.asarray(evidence.output(task).arrays["crystal_share"]) for task in run.measured])
 
 
 def _typed(point: Point) -> tuple[LennardJonesCoexistence, CoexistenceDynamics]:
