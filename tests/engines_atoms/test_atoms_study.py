@@ -232,6 +232,17 @@ def test_a_structure_from_a_file_runs_as_a_study(tmp_path: Path, evidence: Calla
     assert -3.45 < measured.estimate(measured.plan.points[0], "atoms-energy").value < -3.35
 
 
+def test_a_model_without_stress_has_no_pressure(gallery: Path, evidence: Callable[..., Measured]) -> None:
+    few = [*HEAT, "repeats=1", "measures=[atoms-pressure]", "checks=[conservation]"]
+    drop = {"static_pressure", "static_bulk_modulus"}
+    measured = evidence(
+        load_study(gallery / "copper-heat", few),
+        lambda out: replace(out, document={name: value for name, value in out.document.items() if name not in drop}),
+    )
+    with pytest.raises(InputError, match="expected a model with a stress"):
+        measured.estimate(measured.plan.points[0], "atoms-pressure")
+
+
 def test_a_relaxation_that_cannot_end_says_so(make_node: Callable[..., Context], gallery: Path) -> None:
     study = load_study(gallery / "copper-crystal", [*REST, "method.steps=1"])
     with pytest.raises(TaskError, match=r"after 1 steps the largest force is .* Raise `steps`"):
