@@ -101,11 +101,11 @@ def test_umbrella_samples_give_the_populations_of_a_ring():
     bins, blocks, stiffness, generator = 12, 10, 8.0, np.random.default_rng(11)
     centres = -math.pi + 2 * math.pi * np.arange(8)[:, None] / 8
     runs = [
-        drawn(lambda turns, c=c: ring(turns) + restraint_energies(turns[:, None], c[None], stiffness, 1.0)[0], 1000, generator)
+        drawn(lambda turns, c=c: ring(turns) + restraint_energies(turns[:, None], c[None], [stiffness], 1.0)[0], 1000, generator)
         for c in centres
     ]
     kept, counts = np.concatenate(runs), np.full(8, 1000)
-    energies, block = restraint_energies(kept, centres, stiffness, 1.0), np.tile(block_of(1000, blocks), 8)
+    energies, block = restraint_energies(kept, centres, [stiffness], 1.0), np.tile(block_of(1000, blocks), 8)
     whole = mixture(energies, counts)
     assert whole.weights == pytest.approx(free_weights(energies, counts, whole.free_energies))
     found = [populations(kept, whole.weights, bins)]
@@ -144,4 +144,4 @@ def test_inefficiency_of_a_series_with_a_known_one():
     for n in range(1, len(series)):
         series[n] = a * series[n - 1] + noise[n]
     assert inefficiency([series + 3.0]) == pytest.approx((1 + a) / (1 - a), rel=0.15)
-    assert restraint_energies(np.array([[3.1]]), np.array([[-3.1]]), 2.0, 1.0)[0, 0] == pytest.approx((2 * math.pi - 6.2) ** 2)
+    assert restraint_energies(np.array([[3.1]]), np.array([[-3.1]]), [2.0], 1.0)[0, 0] == pytest.approx((2 * math.pi - 6.2) ** 2)

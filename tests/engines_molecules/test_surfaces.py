@@ -36,7 +36,7 @@ def study(*checks: str | dict[str, object]) -> Study:
             "units": MOLECULAR_UNITS,
             "system": {"name": "molecule", "temperature": KT},
             "method": common,
-            "sweep": [{"method.bias": {"name": "metadynamics"}}, {"method.bias": {"name": "umbrella", "windows": 3}}],
+            "sweep": [{"method.bias": {"name": "metadynamics"}}, {"method.bias": {"name": "umbrella", "windows": [3, 3]}}],
             "repeats": 2,
             "measures": ["axial-free-energy", {"name": "free-energy-surface", "cells": 12}],
             "checks": checks or ({"name": "same-curves", "measures": ["free-energy-surface"], "missing": 0.05},),
@@ -138,6 +138,6 @@ def test_reports_draw_maps_and_exports_hold_them(synthetic: Callable[..., Measur
 
 
 def test_one_torsion_is_a_curve() -> None:
-    method = BiasedDynamics(torsions=TORSIONS[:1], bias={"name": "umbrella", "windows": 9}, duration=9.0)
+    method = BiasedDynamics(torsions=TORSIONS[:1], bias={"name": "umbrella", "windows": [9], "stiffness": [20.0]}, duration=9.0)
     assert method.windows == 9
     assert Region(ranges=((0, 90),)).cells(8).shape == (8, 1)

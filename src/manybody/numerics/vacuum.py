@@ -219,4 +219,4 @@ def advance(
             return EXPLODED, max(step, 0), energy, biased, heat, work
         if bias.pace.size > 0 and step >= 0:
             work += _shift_centres(values, bias)
-    return SOUND, noise.shape[0], energy, biased + 0.0, heat, work
+    return SOUND, noise.shape[0], energy, biased, heat, work

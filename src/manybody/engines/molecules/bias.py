@@ -187,7 +187,7 @@ class _Run:
         self.values = np.zeros(max(2, len(variables.variables)))
         self.pace = np.zeros(len(state.centres))
         self.hills = [*state.hills.numpy()]
-        stiffness = np.full(len(state.centres), engine.bias.stiffness if isinstance(engine.bias, Window) else 0.0)
+        stiffness = np.array(engine.bias.stiffness if isinstance(engine.bias, Window) else ())
         self.bias = Bias(
             variables.kinds, variables.atoms, variables.periodic, state.centres.numpy().copy(), stiffness, self.pace,
             state.grid.numpy().copy() if state.grid.numel() else np.empty((0, 0, 4)),

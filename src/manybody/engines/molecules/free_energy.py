@@ -42,15 +42,15 @@ def reweighted(bias_energy: Array, offset: Array, kT: float) -> Array:
     return np.asarray(np.exp(exponent - exponent.max()))
 
 
-def restraint_energies(torsions: Array, centres: Array, stiffness: float, kT: float) -> Array:
+def restraint_energies(torsions: Array, centres: Array, stiffness: Sequence[float], kT: float) -> Array:
     """The restraint of each window at each sample, in kT: [windows, samples].
 
-    torsions: [samples, torsions], centres: [windows, torsions], radians; stiffness: energy a radian squared.
+    torsions: [samples, torsions], centres: [windows, torsions], radians; stiffness: of each torsion, energy a radian squared.
     """
     found = np.zeros((len(centres), len(torsions)))
     for n in range(torsions.shape[1]):
-        found += wrap(torsions[None, :, n] - centres[:, None, n]) ** 2
-    return np.asarray(0.5 * stiffness / kT * found)
+        found += 0.5 * stiffness[n] / kT * wrap(torsions[None, :, n] - centres[:, None, n]) ** 2
+    return found
 
 
 @dataclass(frozen=True)

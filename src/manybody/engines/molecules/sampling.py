@@ -62,22 +62,32 @@ class Window(NamedSpec):
 
     name: Literal["window"] = "window"
     centres: tuple[float, ...]
-    stiffness: Energy
+    stiffness: tuple[Energy, ...]
     approach: Time
 
 
 class Umbrella(NamedSpec):
-    """Umbrella sampling: restraints about the points of an even grid over all torsions, each a run of its own."""
+    """Umbrella sampling: restraints about the points of an even grid over all torsions, each a run of its own.
+
+    Where a restraint is weaker than a ridge is curved, no window stays on the ridge, and what lies beyond it is cut off.
+    """
 
     name: Literal["umbrella"] = "umbrella"
-    windows: int = Field(12, ge=3, le=90, description="restraints along each torsion")
-    stiffness: Energy = Field(40.0, gt=0, description="k of k (s - c)^2 / 2, energy a radian squared")
+    windows: tuple[int, ...] = Field((30, 15), description="restraints along each torsion, at least 3")
+    stiffness: tuple[Energy, ...] = Field((250.0, 60.0), description="k of k (s - c)^2 / 2 of each torsion, energy a radian^2")
     approach: Time = Field(10.0, gt=0, description="simulated time on the way to a restraint's centre, and again to settle there")
 
-    def centres(self, torsions: int) -> tuple[tuple[float, ...], ...]:
+    @model_validator(mode="after")
+    def _overlap(self) -> Umbrella:
+        if min(self.windows) < 3 or min(self.stiffness) <= 0 or len(self.windows) != len(self.stiffness):
+            came = f"{list(self.windows)} and {list(self.stiffness)}"
+            refuse("windows", "at least 3 windows and a stiffness above 0 for each torsion", came, "Give both for each torsion.")
+        return self
+
+    @property
+    def centres(self) -> tuple[tuple[float, ...], ...]:
         """The grid of centres, radians, from -pi on, the last torsion fastest."""
-        along = [-math.pi + 2 * math.pi * n / self.windows for n in range(self.windows)]
-        return tuple(product(along, repeat=torsions))
+        return tuple(product(*([-math.pi + 2 * math.pi * n / count for n in range(count)] for count in self.windows)))
 
 
 class BiasedLeg(Spec):
@@ -164,6 +174,11 @@ class BiasedDynamics(MethodSpec):
                 refuse("torsions", "four different atoms each, counted from 0", f"{list(atoms)}", "Name each atom once.")
         if isinstance(self.bias, Metadynamics) and round(self.bias.pace / self.time_step) < 1:
             refuse("pace", f"at least one time step, {self.time_step:g} ps", f"{self.bias.pace:g} ps", "Take some hundred steps.")
+        if isinstance(self.bias, Umbrella) and len(self.bias.windows) != len(self.torsions):
+            came = f"{len(self.bias.windows)}"
+            refuse(
+                "windows", f"one number for each of {len(self.torsions)} torsions", came, "Give as many as there are torsions."
+            )
         if self._samples < self.blocks:
             expected = f"at least {self.blocks} samples each run, one for each block"
             refuse("duration", expected, f"{self._samples}", "Measure for longer, or take fewer blocks.")
@@ -172,7 +187,7 @@ class BiasedDynamics(MethodSpec):
     @property
     def windows(self) -> int:
         """Runs that share the duration: the windows of umbrella sampling; else 1."""
-        return self.bias.windows ** len(self.torsions) if isinstance(self.bias, Umbrella) else 1
+        return math.prod(self.bias.windows) if isinstance(self.bias, Umbrella) else 1
 
     @property
     def _samples(self) -> int:
@@ -215,8 +230,7 @@ class BiasedDynamics(MethodSpec):
         """One task a window."""
         time = self._samples * self.sample_every
         legs = [
-            self._leg(Window(centres=centres, stiffness=bias.stiffness, approach=bias.approach), time)
-            for centres in bias.centres(len(self.torsions))
+            self._leg(Window(centres=centres, stiffness=bias.stiffness, approach=bias.approach), time) for centres in bias.centres
         ]
         return [self._task("window", system, leg, start.seed, start.repeat, {"state": start.digest}) for leg in legs]
 
@@ -236,7 +250,7 @@ class BiasedDynamics(MethodSpec):
     def twin(self, realisation: Realisation, factor: float) -> Task:
         """An unbiased run without a bath from where the realisation began, its time step multiplied by `factor`."""
         first, system, step = realisation.tasks[0], realisation.point.system, self.time_step * factor
-        leg = self._leg(Unbiased(), 500 * self.time_step, friction_time=None, time_step=step, sample_every=step)
+        leg = self._leg(Unbiased(), 2000 * self.time_step, friction_time=None, time_step=step, sample_every=step)
         assert isinstance(system, Molecule)
         return self._task("conserve", system, leg, first.seed, realisation.repeat, {"state": first.digest})
 

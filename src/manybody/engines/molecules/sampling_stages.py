@@ -215,7 +215,7 @@ def _weigh_windows(
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Populations by MBAR, solved anew with each block of every window left out."""
     kept, counts = np.concatenate(torsions), np.array([len(run) for run in torsions])
-    energies = restraint_energies(kept, np.array(bias.centres(spec.torsions)), bias.stiffness, kT)
+    energies = restraint_energies(kept, np.array(bias.centres), bias.stiffness, kT)
     block = np.concatenate([block_of(len(run), spec.blocks) for run in torsions])
     whole = mixture(energies, counts)
     found = [populations(kept, whole.weights, spec.bins)]

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from manybody.core.errors import InputError, Problem
 from manybody.core.protocols import MeasureSpec, Samples
 from manybody.core.spec import Spec, refuse
 from manybody.core.study import Point
@@ -115,7 +116,10 @@ class FreeEnergySurface(MeasureSpec):
         """One curve a block over all cells; `axis` [cells, torsions] holds their centres in degrees."""
         system, method, found = _populations(point, outputs)
         if method.bins % self.cells:
-            refuse("cells", f"a divisor of the method's {method.bins} bins", f"{self.cells}", "Take half or a third of them.")
+            expected = f"a divisor of the method's {method.bins} bins"
+            raise InputError(
+                Problem("cells of `free-energy-surface`", expected, f"{self.cells}", "Take half or a third of them.")
+            )
         kT, reference = system.temperature, self.reference.cells(method.bins)
 
         def surface(share: np.ndarray) -> np.ndarray:

@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from manybody.core.certificate import CheckKind, Finding, Verdict, judge
+from manybody.core.errors import InputError, Problem
 from manybody.core.protocols import CheckSpec, Evidence
-from manybody.core.spec import refuse
 from manybody.core.study import Plan, Point
 from manybody.core.task import Task
 from manybody.core.units import Time
@@ -36,7 +36,7 @@ class UnbiasedHistogram(CheckSpec):
     sigma: float = Field(3.0, gt=0, description="standard deviations allowed over all points together")
 
     def tasks(self, plan: Plan) -> tuple[Task, ...]:
-        """The unbiased runs, with the settings of the first point; raises where no surface is measured."""
+        """The unbiased runs, with the settings of the first point; raises `InputError` where no surface is measured."""
         self._surface(plan)
         method = self._method(plan.points[0])
         chains = [method.plan(plan.points[0].system, plan.study.seed, repeat)[0] for repeat in range(self.runs)]
@@ -80,7 +80,8 @@ class UnbiasedHistogram(CheckSpec):
         for measure in plan.study.measures:
             if isinstance(measure, FreeEnergySurface):
                 return measure.model_copy(update={"depth": self.depth})
-        refuse("measures", "`free-energy-surface`, which `unbiased` compares with", "none", "Add `- free-energy-surface`.")
+        expected, remedy = "`free-energy-surface` among the measures", "Add `- free-energy-surface` to them."
+        raise InputError(Problem("check `unbiased`", expected, "none", remedy))
 
     def _method(self, point: Point) -> BiasedDynamics:
         assert isinstance(point.method, BiasedDynamics)
