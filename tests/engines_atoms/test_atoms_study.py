@@ -16,7 +16,7 @@ from manybody.core.protocols import Context
 from manybody.core.study import Study
 from manybody.core.task import Output
 from manybody.engines.atoms import stages, statics
-from manybody.engines.atoms.energies.spec import CalculatorModel
+from manybody.engines.atoms.energies.spec import CalculatorModel, SumModel
 from manybody.engines.atoms.known_answers import lattice_sum, sutton_chen_crystal
 from manybody.engines.atoms.observables import closed_form
 from manybody.engines.atoms.spec import ATOMIC_UNITS, FEMTOSECOND, KELVIN, Crystal
@@ -197,9 +197,18 @@ def test_an_equation_of_state_finds_the_minimum_or_says_that_there_is_none(scale
         statics.birch_murnaghan(volumes, scale * volumes)
 
 
+def test_a_calculator_has_its_arguments_from_the_study_file(gallery: Path) -> None:
+    given = "{name: calculator, path: ase.calculators.emt.EMT, arguments: {asap_cutoff: true}}"
+    study = load_study(gallery / "copper-heat", [f"system.energy={{name: sum, base: eam, correction: {given}}}"])
+    assert isinstance(study.system, Crystal)
+    assert isinstance(study.system.energy, SumModel)
+    assert study.system.energy.correction == CalculatorModel(arguments={"asap_cutoff": True})
+
+
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
+        ("system.energy={name: calculator, arguments: [1]}", "arguments"),
         ("units=reduced", "in reduced units"),
         ("system.energy=quantum", "one of calculator, eam, exported, sum"),
         ("system.energy={name: sum, base: eam, correction: {name: exported}}", "a file"),

@@ -104,7 +104,8 @@ def choices_of(annotation: Any) -> tuple[str, ...]:
 
 def admits(annotation: Any, kind: type) -> bool:
     """Whether an annotation admits values of a type."""
-    return annotation in (kind, Any) or any(admits(argument, kind) for argument in get_args(annotation))
+    origin = get_origin(annotation)
+    return annotation in (kind, Any) or origin is kind or any(admits(argument, kind) for argument in get_args(annotation))
 
 
 def _kind(annotation: Any) -> str:

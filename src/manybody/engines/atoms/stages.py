@@ -12,7 +12,7 @@ from manybody.core.dynamics import Leg
 from manybody.core.errors import TaskError
 from manybody.core.protocols import Context
 from manybody.core.task import Output, Progress, Task
-from manybody.engines.atoms.engine import AtomsEngine, StoppedRun, Trace
+from manybody.engines.atoms.engine import AtomsEngine, Trace
 from manybody.engines.atoms.spec import FEMTOSECOND, AtomsDynamics, system_of
 from manybody.engines.atoms.state import AtomsState
 from manybody.engines.atoms.statics import static_response
@@ -96,19 +96,11 @@ class Recorder:
         return replace(start, positions=x, velocities=v, step=int(left.document["step"]), heat=float(left.document["heat"]))
 
     def run(self, state: AtomsState) -> AtomsState:
-        """Advance to the end of the leg; frames at whole multiples of their interval.
-
-        A run that has to stop leaves the last sample's state as a checkpoint.
-        """
+        """Advance to the end of the leg; frames at whole multiples of their interval."""
         block = max(1, round(CALL_STEPS / self.stride))
         while (done := self.samples) < self.wanted:
             count = min(block, self.frame_stride - done % self.frame_stride, self.wanted - done)
-            try:
-                state, trace = self.engine.record(state, self.stride, count)
-            except StoppedRun:
-                if self.traces:
-                    self.context.keep(self._checkpoint(state))
-                raise
+            state, trace = self.engine.record(state, self.stride, count)
             self.traces.append(trace)
             if self.samples % self.frame_stride == 0:
                 self.frames.append(state.positions.astype(np.float32))
