@@ -16,6 +16,7 @@ from manybody.core.protocols import Context
 from manybody.core.study import Study
 from manybody.core.task import Output
 from manybody.engines.atoms import stages, statics
+from manybody.engines.atoms.energies.eam import EmbeddedAtomProvider
 from manybody.engines.atoms.energies.spec import CalculatorModel, SumModel
 from manybody.engines.atoms.known_answers import lattice_sum, sutton_chen_crystal
 from manybody.engines.atoms.observables import closed_form
@@ -250,6 +251,16 @@ def test_a_model_without_stress_has_no_pressure(gallery: Path, evidence: Callabl
     )
     with pytest.raises(InputError, match="expected a model with a stress"):
         measured.estimate(measured.plan.points[0], "atoms-pressure")
+
+
+def test_a_model_without_stress_has_no_statics(
+    make_node: Callable[..., Context], gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = EmbeddedAtomProvider.__call__
+    monkeypatch.setattr(EmbeddedAtomProvider, "__call__", lambda *given: replace(whole(*given), stress=None))
+    task = expand(load_study(gallery / "copper-crystal", REST)).realisations[0].tasks[0]
+    with pytest.raises(TaskError, match="expected a model with a stress"):
+        statics.relax(task, {}, make_node())
 
 
 def test_a_relaxation_that_cannot_end_says_so(make_node: Callable[..., Context], gallery: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Protocol, cast
 import numpy as np
 from pydantic import SerializeAsAny
 
-from manybody.core.errors import InputError, ManybodyError, Problem
+from manybody.core.errors import InputError, Problem, TaskError
 from manybody.core.spec import NamedSpec, refuse
 from manybody.core.study import member
 
@@ -32,7 +32,7 @@ class Evaluated:
     stress: np.ndarray | None = None
 
 
-class EnergyError(ManybodyError):
+class EnergyError(TaskError):
     """A model has no energy for these atoms; `atom` is the one to look at, where the model can tell."""
 
     def __init__(self, reason: str, atom: int | None = None) -> None:

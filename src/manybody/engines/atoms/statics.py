@@ -90,7 +90,8 @@ def relax(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     atoms.positions += how.rattle * task.key.derive("rattle").generator().standard_normal(atoms.positions.shape)
     atoms.calc = DrivenCalculator(system.energy.load())
     if how.cell and atoms.pbc.all():
-        _relax_cell(atoms, how)
+        _refuse_without_stress(atoms, task)
+        _optimise(UnitCellFilter(atoms), how.force_tolerance, how.steps)
     else:
         _relaxed(atoms, how.force_tolerance, how.steps)
     forces = atoms.get_forces()
@@ -111,6 +112,7 @@ def strain(task: Task, inputs: Mapping[str, Output], context: Context) -> Output
         raise TaskError(f"{task.label}: expected a crystal, periodic in every direction. Give the file a cell, or use dynamics.")
     atoms = Atoms(arrays["numbers"], arrays["positions"], cell=arrays["cell"], pbc=True)
     atoms.calc = DrivenCalculator(system.energy.load())
+    _refuse_without_stress(atoms, task)
     volumes, energies = _over_volumes(atoms, how, context)
     state = birch_murnaghan(volumes, energies)
     stiffness, finer = (_stiffness(atoms, h, how) for h in (how.strain, how.strain / 2))
@@ -144,8 +146,13 @@ def isolated_energy(system: AtomsSystem) -> float | None:
     return total / len(numbers)
 
 
-def _relax_cell(atoms: Atoms, how: Relaxation) -> None:
-    _optimise(UnitCellFilter(atoms), how.force_tolerance, how.steps)
+def _refuse_without_stress(atoms: Atoms, task: Task) -> None:
+    """Raise `TaskError` where the model has no stress: a cell cannot be relaxed nor strained then."""
+    atoms.get_potential_energy()
+    if "stress" not in atoms.calc.results:
+        raise TaskError(
+            f"{task.label}: expected a model with a stress; this one has none. Choose another model, or use dynamics."
+        )
 
 
 def _relaxed(atoms: Atoms, tolerance: float, steps: int) -> None:
