@@ -46,7 +46,8 @@ def full() -> Study:
     """The points of the study without a field and with one of 3, but for what it takes to move ions."""
     paths = "system.field: {}, system.coupling: {}, system.ions: {}"
     points = ", ".join(f"{{{paths.format(*values)}}}" for values in ((0, 0.8, 408), (0, 0.4, 816), (3, 0.8, 408), (3, 0.4, 816)))
-    checks = "checks=[exact, stationarity, error-bars, {extrapolation: {path: system.coupling, alongside: [system.ions]}}]"
+    limit = "path: system.coupling, alongside: [system.ions], measures: [density-discontinuity, correlation-tail, screening]"
+    checks = f"checks=[exact, stationarity, error-bars, {{extrapolation: {{{limit}}}}}]"
     segments = ["method.segment=3000", "method.frame_every=3000", "method.modes=3"]
     return load_study(GALLERY, [checks, f"sweep=[{points}]", *segments])
 
@@ -87,7 +88,8 @@ def waves(**changes: float) -> Stage:
             rows.append(np.add.reduceat(abs(v[..., 0]) ** 2, np.cumsum(copies) - copies, axis=0) / copies[:, None])
         power = np.array(rows)
         held = RelaxationForce().exact(Point(0, "", system, IonDynamics(time_step=0.1)))
-        relaxation = held.value + 0.3 * held.tolerance * task.key.derive("held").generator().normal(size=samples)
+        noise_of_force = 0.3 * held.tolerance * task.key.derive("held").generator().normal(size=samples)
+        relaxation = system.coupling * (held.value + noise_of_force)
         return Output({"density": power[..., 0], "charge": power[..., 1], "relaxation": relaxation})
 
     return stage
@@ -113,7 +115,8 @@ def test_waves_of_linear_theory_hold_and_screened_ones_fail(full: Study, evidenc
         places = {name for name in failed if name.startswith(f"{measure} at field 3")}
         assert len(places) == 3, f"{measure}: two points and their extrapolation should fail; {places}"
         assert not any(name.startswith(f"{measure} at field 0") for name in failed)
-    verify_check(Extrapolation(path="system.coupling", alongside=("system.ions",)), driven, screened)
+    (extrapolation,) = [check for check in full.checks if isinstance(check, Extrapolation)]
+    verify_check(extrapolation, driven, screened)
     for point in driven.plan.points:
         check_tolerances(driven, point)
 

@@ -19,7 +19,8 @@ class Extrapolation(CheckSpec):
     """Closed forms that hold as a swept parameter goes to 0: a straight line through the deviations ends at 0 there.
 
     Points that differ in `path` alone (and in the paths of `alongside`, which change with it) make one line; its end is
-    compared with its own standard error. A parameter that takes one value only leaves the claim undecided.
+    compared with its own standard error. What the method itself is known to be off by is taken off before. A parameter that
+    takes one value only leaves the claim undecided.
     """
 
     summary: ClassVar[str] = "deviations from a limiting closed form vanish as a parameter goes to 0"
@@ -30,6 +31,7 @@ class Extrapolation(CheckSpec):
         pattern=r"^(system|method)\.\w+$", examples=["method.time_step"], description="the swept parameter that goes to 0"
     )
     alongside: tuple[str, ...] = Field((), description="swept paths that change with it")
+    measures: tuple[str, ...] = Field((), description="which deviations go as a line; all with a closed form by default")
     sigma: float = Field(3.0, gt=0, description="standard errors allowed over all lines together")
 
     def judge(self, evidence: Evidence, tasks: tuple[Task, ...]) -> list[Finding]:
@@ -37,6 +39,7 @@ class Extrapolation(CheckSpec):
         claims = [
             (measure, label, known)
             for measure in evidence.plan.study.measures
+            if not self.measures or measure.name in self.measures
             for label, points in self._lines(evidence.plan).items()
             if (known := _known(measure, points)) is not None
         ]
@@ -60,7 +63,7 @@ class Extrapolation(CheckSpec):
         rows = []
         for x, point, form in known:
             ours = evidence.estimate(point, measure.name)
-            rows.append((x, float(ours.value) - form.value, float(ours.error)))
+            rows.append((x, float(ours.value) - form.value - form.truncation, float(ours.error)))
         end, error = intercept(*(np.array(column) for column in zip(*rows, strict=True)))
         score = end / error
         place = f" at {label}" if label else ""

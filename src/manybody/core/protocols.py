@@ -203,12 +203,16 @@ class Samples:
 
 @dataclass(frozen=True)
 class ClosedForm:
-    """What a measure gives exactly at a point, in the unit of the measure, and how close a sound run comes to it."""
+    """What a measure gives exactly at a point, in the unit of the measure, and how close a sound run comes to it.
+
+    `truncation` is how far the method itself is known to lie from the value, where it is; the tolerance covers it.
+    """
 
     value: float
     tolerance: float
     tolerance_from: str
     source: str = ""
+    truncation: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,8 @@ class StructureNumber(MeasureSpec):
         stepped = weights.of_structure(theory.heun(modes.along, modes.square, method.time_step))
         error = math.sqrt(self._variance(system, method, modes, weights))
         beyond = CORRECTIONS * first_correction(theory, system.coupling) * max(abs(value), self.scale)
-        return ClosedForm(value, SIGMAS * error + abs(stepped - value) + beyond, _tolerance_from(beyond), SOURCE)
+        tolerance = SIGMAS * error + abs(stepped - value) + beyond
+        return ClosedForm(value, tolerance, _tolerance_from(beyond), SOURCE, stepped - value)
 
     def _variance(self, system: DrivenElectrolyte, method: IonDynamics, modes: BoxModes, weights: Weights) -> float:
         """Of the mean over one run: that of each wave, and waves are independent."""
@@ -156,30 +157,34 @@ class CorrelationTail(StructureNumber):
 
 
 class RelaxationForce(MeasureSpec):
-    """- <z F_x>: the force of the distorted clouds around the ions, against the field."""
+    """- <z F_x> over the coupling: the force of the distorted clouds around the ions, against the field.
 
-    summary: ClassVar[str] = "force with which the clouds around the ions hold them back"
+    In units of kT l_B / l_D^2: it is of first order in the coupling, and so its deviation from linear theory of second.
+    """
+
+    summary: ClassVar[str] = "force with which the clouds around the ions hold them back, over the coupling"
     symbol: ClassVar[str] = "f_rel"
-    unit: ClassVar[str] = "kT/l_D"
+    unit: ClassVar[str] = "kT l_B/l_D^2"
     methods: ClassVar[tuple[str, ...]] = ("ion-dynamics",)
 
     name: Literal["relaxation-force"] = "relaxation-force"
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One mean over time a sample."""
-        values = _joined(outputs, "relaxation")
-        return Samples(values, np.ones(len(values)), _typed(point)[1].sample_every)
+        system, method = _typed(point)
+        values = _joined(outputs, "relaxation") / system.coupling
+        return Samples(values, np.ones(len(values)), method.sample_every)
 
     def exact(self, point: Point) -> ClosedForm:
         """Linear theory of all waves in this box."""
         system, method = _typed(point)
         modes, theory = BoxModes.within(system.edge, REACH / system.width), system.theory
-        value = relaxation_force(theory, system.coupling, modes)
-        stepped = relaxation_force(theory, system.coupling, modes, theory.heun(modes.along, modes.square, method.time_step))
-        variance = relaxation_variance(theory, system.coupling, modes) / (method.segment * method.segments)
+        value = relaxation_force(theory, 1.0, modes)
+        stepped = relaxation_force(theory, 1.0, modes, theory.heun(modes.along, modes.square, method.time_step))
+        variance = relaxation_variance(theory, 1.0, modes) / (method.segment * method.segments)
         beyond = CORRECTIONS * first_correction(theory, system.coupling) * abs(value)
         tolerance = SIGMAS * math.sqrt(variance) + abs(stepped - value) + beyond
-        return ClosedForm(value, tolerance, _tolerance_from(beyond), SOURCE)
+        return ClosedForm(value, tolerance, _tolerance_from(beyond), SOURCE, stepped - value)
 
 
 class IonCurrent(MeasureSpec):
@@ -194,13 +199,15 @@ class IonCurrent(MeasureSpec):
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One mean over time a sample."""
-        held = RelaxationForce().samples(point, outputs)
-        return Samples(_typed(point)[0].field - held.values, held.weights, held.interval)
+        system, method = _typed(point)
+        values = system.field - _joined(outputs, "relaxation")
+        return Samples(values, np.ones(len(values)), method.sample_every)
 
     def exact(self, point: Point) -> ClosedForm:
         """E less the relaxation force of linear theory."""
-        held = RelaxationForce().exact(point)
-        return ClosedForm(_typed(point)[0].field - held.value, held.tolerance, held.tolerance_from, held.source)
+        system, held = _typed(point)[0], RelaxationForce().exact(point)
+        value, tolerance = system.field - system.coupling * held.value, system.coupling * held.tolerance
+        return ClosedForm(value, tolerance, held.tolerance_from, held.source, -system.coupling * held.truncation)
 
 
 class StructureCurve(MeasureSpec):
