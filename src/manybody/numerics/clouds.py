@@ -24,7 +24,8 @@ from manybody.numerics.jit import exact_kernel
 from manybody.numerics.pme_parameters import mesh_size
 
 ORDER = 6  # of the splines
-RESOLUTION = 2.4  # k a at the end of the mesh, g = 0.003 there: forces err by some thousandths, those of a repulsion by a hundredth
+# k a at the end of the mesh, where g = 0.003: forces err by some thousandths, those of a repulsion by a hundredth.
+RESOLUTION = 2.4
 
 # --- the formula -----------------------------------------------------------------------------------------------
 
