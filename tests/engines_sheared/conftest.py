@@ -10,7 +10,7 @@ from manybody.engines.sheared.engine import ShearedEngine
 from manybody.engines.sheared.spec import LennardJonesMixture
 from manybody.engines.sheared.state import MixtureState
 
-LIQUID = LennardJonesMixture(temperature=1.0, atoms=216, cutoff=2.0)
+LIQUID = LennardJonesMixture(temperature=1.0, atoms=300, cutoff=2.5)
 
 
 class Node:
@@ -44,7 +44,7 @@ def liquid() -> LennardJonesMixture:
 
 @pytest.fixture(scope="session")
 def start() -> MixtureState:
-    """A Kob-Andersen liquid of 216 atoms at T = 1, with fresh accounts."""
+    """A Kob-Andersen liquid of 300 atoms at T = 1, with fresh accounts."""
     hot = ShearedEngine(LIQUID, 5e-4, temperature=3.0)
     engine = ShearedEngine(LIQUID)
     melted = ShearedEngine(LIQUID, 0.004, temperature=3.0).step(hot.step(hot.init(Key.from_seed(3)), 200), 1000)

@@ -114,8 +114,8 @@ def evidence(tmp_path: Path) -> Callable[[Study, Law, float], Measured]:
 
 @pytest.fixture(scope="module")
 def study() -> Study:
-    """The study of the gallery, with the checks of flow alone and few segments."""
-    changes = ["method.duration=100", "method.segment=20", "method.strain=0", "method.settling_strain=0"]
+    """The study of the gallery, with the checks of flow alone and one segment a run."""
+    changes = ["method.duration=1000", "method.segment=1000", "method.strain=0", "method.settling_strain=0"]
     return load_study(GALLERY / "kob-andersen-shear", [*changes, "checks=[conservation, dissipation, flow-law]"])
 
 

@@ -42,17 +42,17 @@ def test_energy_is_work_and_heat_to_second_order(kind, liquid, start):
     """Halving the time step quarters the fluctuation of the balance, with and without shear and thermostat."""
     rate, thermostat = KINDS[kind]
     spread = []
-    for dt in (0.004, 0.002):
-        balance, kinetic, heat, work = energies(ShearedEngine(liquid, dt, rate, thermostat), start, 1.2)
+    for dt in (0.008, 0.004):
+        balance, kinetic, heat, work = energies(ShearedEngine(liquid, dt, rate, thermostat), start, 1.6)
         spread.append(float(np.std(balance)))
         if thermostat == "isokinetic":
             assert np.abs(kinetic / kinetic[0] - 1).max() < 1e-12
         else:
             assert (heat == 0).all()
         assert (work != 0).any() == (rate > 0)
-    # At half the step a quarter; the forces that the cutoff cuts off add noise of their own, a tenth of it.
+    # What pairs do at the cutoff, where the force jumps, adds noise of order 1 to that: a tenth of it at these steps.
     assert math.log2(spread[0] / spread[1]) == pytest.approx(2, abs=0.35)
-    assert spread[1] < 1e-3 * liquid.atoms
+    assert spread[1] < 2e-3 * liquid.atoms
 
 
 def test_no_shear_is_newton_s_dynamics(liquid, start):
@@ -95,7 +95,7 @@ def test_the_list_outlasts_the_flip(liquid, start):
     engine = ShearedEngine(liquid, 0.002, 4.0)
     state, tilts = start, []
     for _ in range(5):
-        state, trace = engine.record(state, 60, 1)
+        state, trace = engine.record(state, 40, 1)
         tilts.append(state.cell[1, 0] / state.cell[0, 0])
         found = engine.kernel.evaluate(state.positions, state.species, state.cell)
         assert trace.pairs[0] == found.pairs
@@ -113,7 +113,7 @@ def test_liquid_resists_the_flow(liquid, start):
     assert stress[500:].mean() > 1.0
     done = trace.work[-1] - trace.work[0]
     by_trapezoid = float((0.5 * (stress[1:] + stress[:-1])).sum()) * 0.004 * 1.0 * liquid.box**3
-    assert done == pytest.approx(by_trapezoid, rel=1e-4)
+    assert done == pytest.approx(by_trapezoid, rel=5e-4)  # the two sum up to order dt^2
 
 
 def test_a_run_goes_on_from_its_checkpoint_with_the_same_bits(node):

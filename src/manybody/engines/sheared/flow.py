@@ -33,11 +33,12 @@ class Dissipation(CheckSpec):
 
     name: Literal["dissipation"] = "dissipation"
     sigma: float = Field(3.0, gt=0, description="standard errors allowed over all points together")
+    accuracy: float = Field(1e-3, ge=0, description="of the stress: what the time step may add to the standard error")
 
     def judge(self, evidence: Evidence, tasks: tuple[Task, ...]) -> list[Finding]:
         """One finding, with the worst point as its value."""
         points = [point for point in evidence.plan.points if _rate(point) > 0]
-        routes = {point.label: _two_routes(evidence, point) for point in points}
+        routes = {point.label: _two_routes(evidence, point, self.accuracy) for point in points}
         limit = family_threshold(self.sigma, len(points))
         scores = {label: (heat - stress) / error for label, (stress, heat, error) in routes.items()}
         worst = max(scores, key=lambda label: abs(scores[label]), default="")
@@ -52,7 +53,7 @@ class Dissipation(CheckSpec):
                 claim=f"the stress from forces is that from the heat carried off, in standard errors (worst: {worst or 'none'})",
                 value=value,
                 tolerance=limit,
-                tolerance_from=f"{self.sigma:g} standard errors of the difference by blocking, over {len(points)} points",
+                tolerance_from=f"{self.sigma:g} standard errors over {len(points)} points, and {self.accuracy:g} of the stress",
                 source="d(work)/dt = rate sigma_xy V, and the work is stored as potential energy or leaves as heat",
                 verdict=judge(value, limit),
                 evidence={"points": rows},
@@ -60,8 +61,8 @@ class Dissipation(CheckSpec):
         ]
 
 
-def _two_routes(evidence: Evidence, point: Point) -> tuple[float, float, float]:
-    """The stress from forces, that from heat, and the standard error of their difference."""
+def _two_routes(evidence: Evidence, point: Point, accuracy: float) -> tuple[float, float, float]:
+    """The stress from forces, that from heat, and the standard error of their difference with `accuracy` of the stress."""
     assert isinstance(point.system, LennardJonesMixture)
     power = _rate(point) * point.system.box**3
     stresses, heats, differences = [], [], []
@@ -70,15 +71,16 @@ def _two_routes(evidence: Evidence, point: Point) -> tuple[float, float, float]:
             continue
         for task in run.measured:
             output = evidence.output(task)
-            stress, time = -joined([output], "pressure_tensor")[:, 3], joined([output], "time")
+            series, time = -joined([output], "pressure_tensor")[:, 3], joined([output], "time")
             stored = joined([output], "potential_energy") - joined([output], "heat")  # the kinetic energy is held fixed
             carried = np.diff(stored) / np.diff(time) / power
-            stresses.append(0.5 * (stress[1:] + stress[:-1]))
+            stresses.append(0.5 * (series[1:] + series[:-1]))
             heats.append(carried)
             differences.append(carried - stresses[-1])
     mean = float(np.concatenate(differences).mean())
     blocked = block_error([difference - mean for difference in differences])
-    return float(np.concatenate(stresses).mean()), float(np.concatenate(heats).mean()), float(blocked.error)
+    stress, heat = float(np.concatenate(stresses).mean()), float(np.concatenate(heats).mean())
+    return stress, heat, math.hypot(float(blocked.error), accuracy * stress)
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,7 @@ class Recorder:
             "velocities": state.velocities,
             "species": state.species,
             "cell": state.cell,
+            "pbc": np.ones(3),
         }
         document = {
             "steps": leg.stride * self.samples,
