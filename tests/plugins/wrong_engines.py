@@ -27,8 +27,8 @@ class ScaledForce(LiquidEngine):
         self.kernel = LENNARD_JONES.bind({"epsilon": SCALE, "sigma": 1.0})
         self.shift = self.kernel.energy(self.system.cutoff)
 
-    def _trace(self, rows: np.ndarray) -> Trace:
-        trace = super()._trace(rows)
+    def trace(self, rows: np.ndarray) -> Trace:
+        trace = super().trace(rows)
         return replace(trace, potential_energy=trace.potential_energy / SCALE)
 
 
@@ -38,8 +38,8 @@ class ThermostatLeftOn(LiquidEngine):
     def __init__(self, system: Any, time_step: float, thermostat: Any, *args: Any) -> None:
         super().__init__(system, time_step, "bussi", *args)
 
-    def _trace(self, rows: np.ndarray) -> Trace:
-        trace = super()._trace(rows)
+    def trace(self, rows: np.ndarray) -> Trace:
+        trace = super().trace(rows)
         return replace(trace, heat=np.zeros_like(trace.heat))
 
 
