@@ -39,7 +39,7 @@ def oscillators():
 def self_consistent(energies, counts):
     """MBAR's equation iterated as it stands: f_k = -log sum_n exp(-u_k(n)) / sum_l N_l exp(f_l - u_l(n))."""
     free = np.zeros(len(counts))
-    for _ in range(3000):
+    for _ in range(1000):
         below = (counts[:, None] * np.exp(free[:, None] - energies)).sum(axis=0)
         free = -np.log((np.exp(-energies) / below).sum(axis=1))
         free -= free[0]

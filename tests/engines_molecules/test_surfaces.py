@@ -19,7 +19,7 @@ from manybody.study.answers import answers
 from manybody.study.certify import findings
 from manybody.study.expand import expand
 from manybody.study.export import results_dataset
-from manybody.study.figures import draw_figures
+from manybody.study.maps import is_map, map_figure
 from manybody.study.measure import Measured
 from manybody.testing.check import verify_check
 
@@ -126,10 +126,10 @@ def test_the_histogram_of_unbiased_runs_is_an_oracle(synthetic: Callable[..., Me
 def test_reports_draw_maps_and_exports_hold_them(synthetic: Callable[..., Measured]) -> None:
     measured = synthetic(study())
     certificate = findings(measured.plan, measured)
-    figures = {
-        figure.name: figure for figure in draw_figures(measured.plan, measured, answers(measured.plan, measured, certificate))
-    }
-    drawn = figures["map-free-energy-surface"]
+    found = answers(measured.plan, measured, certificate)
+    assert [answer.measure.name for answer in found if is_map(answer)] == ["free-energy-surface"] * 2
+    drawn = map_figure([answer for answer in found if is_map(answer)])
+    assert drawn.name == "map-free-energy-surface"
     assert "metadynamics" in drawn.alt
     assert "psi" in drawn.svg or "ψ" in drawn.svg
     dataset = results_dataset(measured.plan, measured)

@@ -56,6 +56,9 @@ class Metadynamics(_HillSpec):
     name: Literal["metadynamics"] = "metadynamics"
     fill: Time = Field(500.0, ge=0, description="simulated time in which the bias grows and nothing is measured")
 
+    def __str__(self) -> str:
+        return f"metadynamics, bias factor {self.bias_factor:g}"
+
 
 class Window(NamedSpec):
     """A restraint k (s - c)^2 / 2 in each torsion, its centre brought to where it stays over the time `approach`."""
@@ -83,6 +86,9 @@ class Umbrella(NamedSpec):
             came = f"{list(self.windows)} and {list(self.stiffness)}"
             refuse("windows", "at least 3 windows and a stiffness above 0 for each torsion", came, "Give both for each torsion.")
         return self
+
+    def __str__(self) -> str:
+        return f"umbrella sampling, {' x '.join(map(str, self.windows))} windows"
 
     @property
     def centres(self) -> tuple[tuple[float, ...], ...]:
