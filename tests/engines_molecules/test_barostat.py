@@ -34,16 +34,16 @@ def test_an_ideal_gas_of_rigid_molecules_fills_the_volume_that_theory_says():
     gas = ForceField(replace(topology, charges=np.zeros(topology.atoms), c12=nothing, c6=nothing), np.full(3, 1.0))
     place, width = place_of(gas, water_lattice("spce", molecules, 1.0, Key.from_seed(1))), 1.6
     barostat, volumes = Barostat(pressure, KT, 1), []
-    for number in range(8000):
+    for number in range(5000):
         place, width = barostat.move(gas, place, width, Key.from_seed(5), number)
         volumes.append(place.field.box.prod())
     scaled = np.array(volumes[100:]) * pressure / KT
     for value, exact in ((scaled, molecules + 1), ((scaled - molecules - 1) ** 2, molecules + 1)):
         error = float(block_error([value - value.mean()]).error)
-        assert error < 0.08 * exact
+        assert error < 0.1 * exact
         assert value.mean() == pytest.approx(exact, abs=4 * error)
-    assert kstest(scaled[::20], gamma(molecules + 1).cdf).pvalue > 1e-3
-    assert kstest(scaled[::20], gamma(molecules).cdf).pvalue < 1e-3
+    assert kstest(scaled[::12], gamma(molecules + 1).cdf).pvalue > 1e-3
+    assert kstest(scaled[::12], gamma(molecules).cdf).pvalue < 1e-3
     assert topology.constraints.violation(place.positions) < 1e-11  # molecules kept their shape through thousands of moves
     assert width == 1.6
 
@@ -87,10 +87,10 @@ def test_the_virial_of_water_at_constant_pressure_is_the_pressure_set():
     equilibrating = MoleculeEngine(system, 0.002, "langevin", 0.1, barostat=Barostat(pressure, KT, 10, tunes=True))
     start = equilibrating.at_rest(equilibrating.step(equilibrating.init(Key.from_seed(6)), 1000))
     engine = MoleculeEngine(system, 0.002, "bussi", 0.1, barostat=Barostat(pressure, KT, 10))
-    after, trace = engine.record(start, 4, 600)
+    after, trace = engine.record(start, 4, 400)
     difference = (2 * trace.centre_kinetic_energy + trace.virial) / (3 * trace.volume) + KT / trace.volume - pressure
     error = float(block_error([difference - difference.mean()]).error)
-    assert error < 800 / BAR
+    assert error < 1000 / BAR
     assert abs(difference.mean()) < 4 * error
     energy = (trace.potential_energy + trace.kinetic_energy - trace.heat) / (engine.freedom * KT)
     assert np.ptp(energy) < 0.02  # what moves of the volume cost is accounted for; it is some hundred kT

@@ -26,7 +26,7 @@ from manybody.study.certify import findings
 from manybody.study.expand import expand
 from manybody.study.measure import Measured
 
-FREEDOM, ROUNDS, MEMORY = 10, 4000, 0.8
+FREEDOM, ROUNDS, MEMORY = 10, 2500, 0.8
 
 
 def exchanged(rule=swaps):

@@ -126,7 +126,7 @@ def last_width(measured: Measured) -> float:
 
 
 @pytest.mark.parametrize(
-    ("name", "tasks"), [("water-npt", 4 * 3), ("alanine-dipeptide-replicas", 2 * (1 + 30 + 4 + 4 * 30 + 29))]
+    ("name", "tasks"), [("water-npt", 4 * 3), ("alanine-dipeptide-replicas", 2 * (1 + 60 + 4 + 4 * 60 + 59))]
 )
 def test_studies_of_the_gallery_are_read(name: str, tasks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(GALLERY.parent)
