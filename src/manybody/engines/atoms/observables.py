@@ -71,8 +71,8 @@ class PotentialShare(MeasureSpec):
         """One value a sample."""
         system = _crystal(point)
         rest = float(outputs[0].document["static_energy"])
-        free = system.count - (0 if _dynamics(point).thermostat == "langevin" else 1)
-        return _plain(point, (_joined(outputs, "potential_energy") - rest) / (1.5 * free * system.temperature))
+        vibrations = 3 * system.count - 3  # the crystal as a whole has no potential energy
+        return _plain(point, (_joined(outputs, "potential_energy") - rest) / (0.5 * vibrations * system.temperature))
 
     def exact(self, point: Point) -> ClosedForm | None:
         """1, with a thermostat, but for what is anharmonic."""
