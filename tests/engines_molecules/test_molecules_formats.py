@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from manybody.core.errors import InputError
-from manybody.engines.molecules.formats import read_molecule
 from manybody.engines.molecules.forces import ForceField
+from manybody.engines.molecules.formats import read_molecule
 from manybody.engines.molecules.spec import FILES
 from manybody.numerics.bonded import BondedTerms
 from manybody.numerics.nonbonded import COULOMB
@@ -145,7 +145,8 @@ def _as_lammps(topology):
     sixth = topology.c12[own[1], own[1]] / topology.c6[own[1], own[1]]
     depth = topology.c6[own[1], own[1]] / (4 * sixth) / 4.184
     sigma = 10 * sixth ** (1 / 6)
-    sections["Pair Coeffs # lj/cut"] = [f"{a + 1} {e!r} {s!r}" for a, (e, s) in enumerate(zip(depth.tolist(), sigma.tolist()))]
+    pairs = zip(depth.tolist(), sigma.tolist(), strict=True)
+    sections["Pair Coeffs # lj/cut"] = [f"{atom + 1} {e!r} {s!r}" for atom, (e, s) in enumerate(pairs)]
     rows = zip(topology.charges.tolist(), (10 * read_molecule(TOP, GRO)[1]).tolist(), strict=True)
     sections["Atoms # full"] = [f"{a + 1} 1 {a + 1} {q!r} {x!r} {y!r} {z!r}" for a, (q, (x, y, z)) in enumerate(rows)]
     kinds = {"bond": ("Bond", "harmonic"), "angle": ("Angle", "harmonic"), "torsion": ("Dihedral", "charmm")}

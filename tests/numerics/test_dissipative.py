@@ -44,7 +44,7 @@ def test_the_ideal_fluid_has_its_temperature_at_any_time_step(time_step):
     x, v, rows = fluid.advance(x, 0.5 * v, KEY, 0, stride=round(0.8 / time_step), samples=24)  # cold, to see it warm up
     kinetic = rows[5:, 2]
     freedom = 3 * (COUNT - 1)
-    # The kinetic energy is a sum of `freedom` squares, forgotten within a sample: a velocity relaxes at the rate 4 pi rho gamma / 90 = 8.
+    # The kinetic energy is a sum of `freedom` squares, forgotten within a sample: velocities relax at 4 pi rho gamma / 90 = 8.
     error = 4 * math.sqrt(2 / (freedom * len(kinetic)))
     assert 2 * kinetic.mean() / (freedom * fluid.temperature) == pytest.approx(1, abs=error)
     apart = x[:, None] - x
@@ -89,7 +89,7 @@ def test_the_dilute_gas_has_the_pressure_of_its_second_virial_coefficient():
     edge = (count / density) ** (1 / 3)
     fluid = DissipativeFluid((edge, edge, edge), repulsion=25.0, friction=30.0, time_step=0.04)
     x, v = fluid.start(count, KEY)
-    _, _, rows = fluid.advance(x, v, KEY, 0, stride=25, samples=80)
+    _, _, rows = fluid.advance(x, v, KEY, 0, stride=25, samples=60)
     r = (np.arange(4000) + 0.5) / 4000
     second = 2 * math.pi * float((-np.expm1(-12.5 * (1 - r) ** 2) * r**2).sum()) / 4000
     excess = rows[20:, 1] / (3 * edge**3)
