@@ -22,6 +22,7 @@ from manybody.engines.atoms.known_answers import lattice_sum, sutton_chen_crysta
 from manybody.engines.atoms.observables import closed_form
 from manybody.engines.atoms.spec import ATOMIC_UNITS, FEMTOSECOND, KELVIN, Crystal
 from manybody.study.certify import findings
+from manybody.study.dump import dump_study
 from manybody.study.expand import expand
 from manybody.study.export import last_configurations
 from manybody.study.file import load_study
@@ -198,12 +199,14 @@ def test_an_equation_of_state_finds_the_minimum_or_says_that_there_is_none(scale
         statics.birch_murnaghan(volumes, scale * volumes)
 
 
-def test_a_calculator_has_its_arguments_from_the_study_file(gallery: Path) -> None:
+def test_a_calculator_has_its_arguments_from_the_study_file(gallery: Path, tmp_path: Path) -> None:
     given = "{name: calculator, path: ase.calculators.emt.EMT, arguments: {asap_cutoff: true}}"
     study = load_study(gallery / "copper-heat", [f"system.energy={{name: sum, base: eam, correction: {given}}}"])
     assert isinstance(study.system, Crystal)
     assert isinstance(study.system.energy, SumModel)
     assert study.system.energy.correction == CalculatorModel(arguments={"asap_cutoff": True})
+    (tmp_path / "study.yaml").write_text(dump_study(study, "as it was run"))
+    assert load_study(tmp_path).digest == study.digest
 
 
 @pytest.mark.parametrize(

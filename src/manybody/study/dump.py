@@ -185,6 +185,8 @@ def _flow(value: Any, dimension: Dimension | None, units: UnitSystem | None) -> 
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, BaseModel):
         return _fields_of(type(value), dict(value), units)
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_flow(name, None, None)}: {_flow(item, None, None)}' for name, item in value.items())}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(_flow(item, dimension, units) for item in value)}]"
     if isinstance(value, int | float):
