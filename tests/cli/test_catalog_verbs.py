@@ -71,6 +71,15 @@ def test_new_writes_a_study_that_loads(tmp_path: Path, capsys: pytest.CaptureFix
         assert not field.description or field.description in text
 
 
+@pytest.mark.parametrize("system", catalog.entries("systems"))
+def test_new_writes_a_study_of_any_system(system: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(capsys, "new", system, str(tmp_path / "study.yaml"))
+    study = load_study(tmp_path / "study.yaml")
+    assert study.system.name == system
+    assert study.measures
+    assert all(not check.methods or study.method.name in check.methods for check in study.checks)
+
+
 def test_new_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "argon.yaml"
     path.write_text("mine")

@@ -278,9 +278,13 @@ class Evidence(Protocol):
 
 
 class CheckSpec(NamedSpec, ABC):
-    """One kind of claim tested: the extra tasks it needs, and its findings."""
+    """One kind of claim tested: the extra tasks it needs, and its findings.
+
+    `methods` names those whose studies it is for, where that is not any.
+    """
 
     kind: ClassVar[CheckKind]
+    methods: ClassVar[tuple[str, ...]] = ()
 
     def tasks(self, plan: Plan) -> tuple[Task, ...]:
         """Tasks beyond those of the study that this check needs as evidence."""

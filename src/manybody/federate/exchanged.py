@@ -28,6 +28,7 @@ class BoundedExchange(CheckSpec):
 
     summary: ClassVar[str] = "compressed updates are within their bound, and the answer hardly changes"
     kind: ClassVar[CheckKind] = "invariant"
+    methods: ClassVar[tuple[str, ...]] = ("federated-learning",)
 
     name: Literal["exchange"] = "exchange"
     effect: float = Field(1e-4, gt=0, description="largest change of the final parameters, relative to their norm")

@@ -35,6 +35,7 @@ class PooledSolution(CheckSpec):
 
     summary: ClassVar[str] = "federated training against the pooled least-squares solution, and its rate against theory"
     kind: ClassVar[CheckKind] = "reference"
+    methods: ClassVar[tuple[str, ...]] = ("federated-learning",)
 
     name: Literal["pooled"] = "pooled"
     excess: float = Field(0.01, gt=0, description="largest share of the loss to be gained that may be left")

@@ -29,6 +29,7 @@ class PrivacyBudget(CheckSpec):
 
     summary: ClassVar[str] = "what updates tell of a party's data, as (epsilon, delta), is within a bound"
     kind: ClassVar[CheckKind] = "invariant"
+    methods: ClassVar[tuple[str, ...]] = ("federated-learning",)
 
     name: Literal["privacy"] = "privacy"
     largest_epsilon: float = Field(10.0, gt=0, description="largest epsilon that may be spent")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from manybody.core import catalog
 from manybody.core.errors import InputError, Problem
-from manybody.core.protocols import MeasureSpec, MethodSpec
+from manybody.core.protocols import CheckSpec, MeasureSpec, MethodSpec
 from manybody.core.spec import NamedSpec
 from manybody.core.study import Study
 from manybody.core.units import Dimension, UnitSystem, show_quantity
@@ -29,12 +29,15 @@ def dump_study(study: Study, header: str = _RESOLVED) -> str:
 
 
 def new_study(system: str) -> str:
-    """A commented study file for the named system, with the first method that runs it and all that fits; it loads as it is.
+    """A commented study file for the named system, with a method that runs it and all that fits; it loads as it is.
 
-    Raises `InputError` where no system has that name, no method runs it, or its required fields have no examples.
+    The method is the one that needs least to be told. Measures and checks that cannot do without being told something, such
+    as which atoms they are of, are left to the reader. Raises `InputError` where no system has that name, no method runs it,
+    or its required fields have no examples.
     """
     spec = catalog.load_spec("systems", system)
-    method = next((name for name, kind in _members("methods") if issubclass(kind, MethodSpec) and system in kind.systems), None)
+    methods = {name: kind for name, kind in _members("methods") if issubclass(kind, MethodSpec) and system in kind.systems}
+    method = min(methods, key=lambda name: _needed(methods[name]), default=None)
     if method is None:
         raise InputError(Problem("methods", f"a method that runs {system}", "none", "Install one; see `manybody methods`."))
     measures = [name for name, kind in _members("measures") if issubclass(kind, MeasureSpec) and _reads(kind, system, method)]
@@ -46,7 +49,7 @@ def new_study(system: str) -> str:
         "system": {"name": system} | _starting_values(spec),
         "method": {"name": method} | _starting_values(catalog.load_spec("methods", method)),
         "measures": [{"name": name} | _starting_values(catalog.load_spec("measures", name)) for name in measures],
-        "checks": [{"name": name} | _starting_values(kind) for name, kind in _members("checks")],
+        "checks": [{"name": name} | _starting_values(kind) for name, kind in _members("checks") if _tests(kind, method)],
     }
     try:
         study = Study.model_validate(document)
@@ -58,7 +61,20 @@ def new_study(system: str) -> str:
 
 
 def _reads(measure: type[MeasureSpec], system: str, method: str) -> bool:
-    return method in measure.methods and (not measure.systems or system in measure.systems)
+    return method in measure.methods and (not measure.systems or system in measure.systems) and not _needed(measure)
+
+
+def _tests(check: type[NamedSpec], method: str) -> bool:
+    return (
+        issubclass(check, CheckSpec)
+        and (not check.methods or method in check.methods)
+        and not any(field.required for field in parameters(check))
+    )
+
+
+def _needed(spec: type[NamedSpec]) -> int:
+    """How many fields must be given for which there is no example."""
+    return sum(field.required and not field.examples for field in parameters(spec))
 
 
 _SWEEP_HINT = """

@@ -28,6 +28,7 @@ class UnbiasedHistogram(CheckSpec):
 
     summary: ClassVar[str] = "where runs without a bias get to, their histogram is the free-energy surface"
     kind: ClassVar[CheckKind] = "reference"
+    methods: ClassVar[tuple[str, ...]] = ("biased-dynamics",)
 
     name: Literal["unbiased"] = "unbiased"
     duration: Time = Field(1000.0, gt=0, description="simulated time of each unbiased run")

@@ -30,6 +30,7 @@ class Dissipation(CheckSpec):
 
     summary: ClassVar[str] = "the stress does the work that is carried off as heat"
     kind: ClassVar[CheckKind] = "invariant"
+    methods: ClassVar[tuple[str, ...]] = ("sheared-dynamics",)
 
     name: Literal["dissipation"] = "dissipation"
     sigma: float = Field(3.0, gt=0, description="standard errors allowed over all points together")
@@ -103,6 +104,7 @@ class FlowLaw(CheckSpec):
 
     summary: ClassVar[str] = "glass: Herschel-Bulkley beats Newton and Bingham; liquid: Newtonian plateau and shear thinning"
     kind: ClassVar[CheckKind] = "reference"
+    methods: ClassVar[tuple[str, ...]] = ("sheared-dynamics",)
 
     name: Literal["flow-law"] = "flow-law"
     glass: float = Field(0.435, gt=0, description="temperature of the glass transition; that of mode coupling for Kob-Andersen")

@@ -24,6 +24,7 @@ class Coexisting(CheckSpec):
 
     summary: ClassVar[str] = "crystal and melt coexist: frozen from below, melted from above, one temperature, one pressure"
     kind: ClassVar[CheckKind] = "statistics"
+    methods: ClassVar[tuple[str, ...]] = ("coexistence-dynamics",)
 
     name: Literal["coexisting"] = "coexisting"
     layers: float = Field(1.0, gt=0, description="layers of the crystal, at least, that must have grown or melted")
