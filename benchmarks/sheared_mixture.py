@@ -20,7 +20,7 @@ from manybody.engines.sheared.spec import LennardJonesMixture
 from manybody.engines.sheared.state import MixtureState
 
 ATOMS, STEPS, ROUNDS = 4000, 500, 5
-TARGETS = {1: 0.85, 2: 0.85}
+TARGETS = {1: 0.8, 2: 0.8}
 UNIT = {1: "million atom-steps per CPU second", 2: "million atom-steps per second"}
 FORCE_DEVIATION = 1e-12
 

@@ -250,8 +250,7 @@ def _sum_one(
             xy += pull * dx * dy
             xz += pull * dx * dz
             yz += pull * dy * dz
-        found[0] += energy
-        found[1] += pairs
+        found[0], found[1] = found[0] + energy, found[1] + pairs
         found[2] += xx
         found[3] += yy
         found[4] += zz

@@ -25,6 +25,7 @@ from manybody.core.digest import digest_document
 from manybody.core.errors import InputError, Problem
 from manybody.numerics import jit
 from manybody.numerics.bricks import lower_triangular, refuse_unreachable
+from manybody.numerics.mixture_template import SAMPLE
 from manybody.numerics.pairs import MARKED, PairPotential, formula
 
 Array = NDArray[np.float64]
@@ -48,8 +49,6 @@ def geometric(values: Array) -> Array:
     """sqrt(v_a v_b) for all pairs of species, [species, species]; Berthelot's rule for depths."""
     return np.sqrt(values[:, None] * values[None, :])
 
-
-SAMPLE = 19  # numbers in a sample of the kernel, see `mixture_template.py`
 
 MIXING: Mapping[Mixing, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "lorentz-berthelot": (arithmetic, geometric),

@@ -13,7 +13,8 @@ from manybody.core.random import Key
 from manybody.engines.sheared.spec import LennardJonesMixture, ShearThermostat
 from manybody.engines.sheared.state import MixtureState
 from manybody.numerics import jit
-from manybody.numerics.mixtures import SAMPLE, MixtureKernel, MixturePotential, mixed
+from manybody.numerics.mixture_template import SAMPLE
+from manybody.numerics.mixtures import MixtureKernel, MixturePotential, mixed
 from manybody.numerics.pairs import LENNARD_JONES
 
 SKINS = (0.8, 0.35)  # how much further than the cutoff the lists of clusters and of atoms reach: speed, not physics
