@@ -261,8 +261,12 @@ def made(temperature=1.0, share=0.5, pressure=None, seed=0):
 def test_temperature_is_carried_to_the_full_potential_and_from_the_step():
     point = Point(0, "", SYSTEM, METHOD)
     shift = known.melting_slope(1.0) * (4.0 - SYSTEM.virial_pressure - tail_pressure(PHASES))
-    values = MeltingTemperature().samples(point, [made()]).values
+    values = MeltingTemperature(window=0.1).samples(point, [made()]).values
     np.testing.assert_allclose(values - made().arrays["temperature"], shift + 0.004**2 * 400 / 6, atol=1e-14)
+    means = MeltingTemperature(window=1.5).samples(point, [made()])  # 26 windows of 15 samples, the first 10 left over
+    np.testing.assert_allclose(means.values, values[10:].reshape(26, 15).mean(axis=1), atol=1e-14)
+    assert means.interval == pytest.approx(1.5)
+    assert len(MeltingTemperature(window=500.0).samples(point, [made()]).values) == 1
     assert (NormalPressure().expected(point, [made()]) == SYSTEM.virial_pressure).all()
 
 
@@ -278,7 +282,8 @@ class Made:
 
     def samples(self, run, measure):
         reader = {"melting-temperature": MeltingTemperature, "crystal-share": CrystalShare, "normal-pressure": NormalPressure}
-        return reader[measure]().samples(run.point, [self.outputs[task] for task in run.measured])
+        settings = {"window": 0.1} if measure == "melting-temperature" else {}
+        return reader[measure](**settings).samples(run.point, [self.outputs[task] for task in run.measured])
 
     def estimate(self, point, measure):
         values = np.concatenate([self.samples(run, measure).values for run in self.plan.realisations if run.point == point])

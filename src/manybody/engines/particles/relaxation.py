@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 
 from manybody.core.errors import TaskError
 from manybody.engines.particles.engine import LiquidEngine
@@ -47,8 +48,6 @@ def relax(
 
 def _refuse_same_place(state: ParticleState) -> None:
     """Name the first atom without a finite position, or the first pair at the same place: no force could part them."""
-    from scipy.spatial import cKDTree
-
     x, box = state.positions.cpu().numpy(), state.box.cpu().numpy()
     finite = np.isfinite(x).all(axis=1)
     if not finite.all():

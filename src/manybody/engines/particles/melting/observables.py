@@ -19,16 +19,22 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from manybody.core.protocols import MeasureSpec, Samples
 from manybody.core.study import Point
 from manybody.core.task import Output
+from manybody.core.units import Time
 from manybody.engines.particles.melting.known_answers import melting_slope
 from manybody.engines.particles.melting.spec import CoexistenceDynamics, LennardJonesCoexistence
 
 
 class MeltingTemperature(MeasureSpec):
-    """Temperature of crystal and melt that coexist, carried to the pressure asked for and to the full potential."""
+    """Temperature of crystal and melt that coexist, carried to the pressure asked for and to the full potential.
+
+    Each layer that freezes warms the box, so that the temperature remembers itself for tens of tau: a sample is its mean over a
+    `window`, long enough for samples to be nearly independent.
+    """
 
     summary: ClassVar[str] = "temperature at which crystal and melt coexist, of the full potential at its pressure"
     symbol: ClassVar[str] = "T_m"
@@ -36,14 +42,17 @@ class MeltingTemperature(MeasureSpec):
     methods: ClassVar[tuple[str, ...]] = ("coexistence-dynamics",)
 
     name: Literal["melting-temperature"] = "melting-temperature"
+    window: Time = Field(50.0, gt=0, description="simulated time that a sample is the mean of")
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
-        """One value a sample."""
+        """One value a window, or one in all where the run is shorter; what is left over at the beginning is not used."""
         system, method = _typed(point)
         at = system.virial_pressure + tail_pressure(outputs[0].document["phases"])
         values = _joined(outputs, "temperature") + melting_slope(system.temperature) * (system.pressure - at)
         values += method.time_step**2 * float(_joined(outputs, "force_square").mean()) / 6
-        return Samples(values, np.ones(len(values)), method.sample_every)
+        each = min(len(values), max(1, round(self.window / method.sample_every)))
+        means = values[len(values) % each :].reshape(-1, each).mean(axis=1)
+        return Samples(means, np.ones(len(means)), each * method.sample_every)
 
 
 class CrystalShare(MeasureSpec):
