@@ -45,8 +45,8 @@ class _BasinFreeEnergy(MeasureSpec):
     unit: ClassVar[str] = "kJ/mol"
     methods: ClassVar[tuple[str, ...]] = ("biased-dynamics",)
 
-    region: Region
-    reference: Region
+    region: Region = Field(description="the basin")
+    reference: Region = Field(description="the basin it is compared with")
 
     @model_validator(mode="after")
     def _alike(self) -> _BasinFreeEnergy:
