@@ -14,9 +14,11 @@ from manybody.core.certificate import Verdict
 from manybody.core.errors import InputError, TaskError
 from manybody.core.random import Key
 from manybody.core.study import Study
+from manybody.core.task import Output
 from manybody.engines.molecules import sampling_stages
 from manybody.engines.molecules.bias import BiasedEngine, molecule_terms
 from manybody.engines.molecules.engine import MoleculeEngine
+from manybody.engines.molecules.free_energy import free_energy, jackknifed, restraint_energies
 from manybody.engines.molecules.sampling import BiasedDynamics, Hills, Metadynamics, Umbrella, Unbiased, Window
 from manybody.engines.molecules.spec import KELVIN, MOLECULAR_UNITS, Molecule
 from manybody.numerics.bias import hills_energy, restraint_energy
@@ -145,7 +147,10 @@ def study(**method: object) -> Study:
     "method",
     [
         {"bias": {"name": "metadynamics", "pace": 0.1, "fill": 10.0}, "duration": 20.0, "segment": 10.0},
-        {"bias": {"name": "umbrella", "windows": [3, 3], "approach": 0.4, "stiffness": [5.0, 5.0]}, "duration": 36.0},
+        {
+            "bias": {"name": "umbrella", "windows": [3, 3], "approach": 0.4, "stiffness": [5.0, 5.0], "most_strain": 20.0},
+            "duration": 36.0,
+        },
     ],
     ids=["metadynamics", "umbrella"],
 )
@@ -198,3 +203,45 @@ def test_an_interrupted_task_ends_with_the_same_bits(stage: str, make_node: Call
 def test_what_cannot_be_is_refused(change: dict[str, object], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         BiasedDynamics.model_validate({"torsions": TORSIONS} | change)
+
+
+def test_a_window_kept_to_one_side_of_a_ridge_is_left_out(make_node: Callable[..., sampling_stages.Context]) -> None:
+    """Two wells with a sharp ridge and an easy way round between them, and a window on the ridge that sees one well only.
+
+    With it, the well that it does not see comes out 1.5 kT too high, although all other windows know better.
+    """
+
+    def potential(turns: np.ndarray) -> np.ndarray:  # in kT; at its top 180 a radian squared, where restraints have 30
+        return 2.0 * np.cos(2 * turns) + 45.0 * np.exp((np.cos(turns) - 1) / 0.25)
+
+    def drawn(centre: float) -> np.ndarray:
+        """From a window's distribution; of that on the ridge, what is left of it."""
+        nodes = np.linspace(-math.pi, 0.0 if abs(centre) < 1e-9 else math.pi, 8001)
+        energy = potential(nodes) + restraint_energies(nodes[:, None], np.array([[centre]]), [30.0], 1.0)[0]
+        share = np.cumsum(np.exp(energy.min() - energy))
+        return np.interp(generator.uniform(share[0], share[-1], 500), share, nodes)[:, None]
+
+    generator, found = np.random.default_rng(5), {}
+    for most in (5.0, 1000.0):
+        bias = Umbrella(windows=(16,), stiffness=(30.0 * KT,), most_strain=most)
+        method = BiasedDynamics(torsions=TORSIONS[:1], bias=bias, duration=16 * 50.0, bins=24, blocks=4)
+        task = method.plan(ALANINE, 0, 0)[1][0]
+        series = {"time": np.arange(500.0), "effective_energy": np.zeros(500)}
+        parts = {f"part-{n:05d}": Output({"torsions": drawn(*c), **series}, {}) for n, c in enumerate(bias.centres)}
+        output = sampling_stages.weigh(task, parts, make_node())
+        values = jackknifed(lambda share: free_energy(share[12:].sum(), share[:12].sum(), 1.0), output.arrays["populations"])
+        found[most] = output.document["windows_left_out"], abs(values.mean()), values.std(ddof=1) / math.sqrt(4)
+    out, apart, error = found[5.0]
+    assert 1 <= out <= 5  # the window on the ridge, and some of those that it pushes off
+    assert apart < 5 * error + 0.1  # the wells are alike; t of 3 degrees of freedom
+    assert error < 0.4
+    assert found[1000.0][0] == 0
+    assert found[1000.0][1] > 1.0
+
+
+def test_windows_that_all_strain_are_refused(make_node: Callable[..., sampling_stages.Context]) -> None:
+    bias = Umbrella(windows=(3,), stiffness=(30.0 * KT,))
+    task = BiasedDynamics(torsions=TORSIONS[:1], bias=bias, duration=99.0).plan(ALANINE, 0, 0)[1][0]
+    parts = {f"part-{n}": Output({"torsions": np.full((20, 1), centre + 0.6)}, {}) for n, (centre,) in enumerate(bias.centres)}
+    with pytest.raises(TaskError, match=r"more than 5 kT.*larger `stiffness`"):
+        sampling_stages.weigh(task, parts, make_node())

@@ -53,6 +53,16 @@ def restraint_energies(torsions: Array, centres: Array, stiffness: Sequence[floa
     return found
 
 
+def strains(torsions: Sequence[Array], centres: Array, stiffness: Sequence[float], kT: float) -> Array:
+    """The mean energy of each window's restraint over its own samples, in kT: [windows].
+
+    On even ground kT / 2 a torsion. A ridge more curved than the restraint is stiff leaves a well on either side of the
+    centre; there a restraint holds several kT.
+    """
+    pairs = zip(torsions, centres, strict=True)
+    return np.array([restraint_energies(run, centre[None], stiffness, kT).mean() for run, centre in pairs])
+
+
 @dataclass(frozen=True)
 class Mixture:
     """What MBAR makes of the samples of several windows.

@@ -72,13 +72,16 @@ class Window(NamedSpec):
 class Umbrella(NamedSpec):
     """Umbrella sampling: restraints about the points of an even grid over all torsions, each a run of its own.
 
-    Where a restraint is weaker than a ridge is curved, no window stays on the ridge, and what lies beyond it is cut off.
+    Where a restraint is weaker than a ridge is curved, a window has a well on either side of it and stays in the one that it
+    was pulled into: it would tell MBAR that the other is empty. The molecule then sits far from the centre, so that windows
+    whose restraint holds more than `most_strain` on average are left out; half a kT a torsion is what even ground gives.
     """
 
     name: Literal["umbrella"] = "umbrella"
-    windows: tuple[int, ...] = Field((30, 15), description="restraints along each torsion, at least 3")
-    stiffness: tuple[Energy, ...] = Field((250.0, 60.0), description="k of k (s - c)^2 / 2 of each torsion, energy a radian^2")
+    windows: tuple[int, ...] = Field((24, 24), description="restraints along each torsion, at least 3")
+    stiffness: tuple[Energy, ...] = Field((300.0, 200.0), description="k of k (s - c)^2 / 2 of each torsion, energy a radian^2")
     approach: Time = Field(10.0, gt=0, description="simulated time on the way to a restraint's centre, and again to settle there")
+    most_strain: float = Field(5.0, gt=1, description="mean energy of a restraint above which its window is left out, kT")
 
     @model_validator(mode="after")
     def _overlap(self) -> Umbrella:

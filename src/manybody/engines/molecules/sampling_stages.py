@@ -22,6 +22,7 @@ from manybody.engines.molecules.free_energy import (
     populations,
     restraint_energies,
     reweighted,
+    strains,
 )
 from manybody.engines.molecules.sampling import BiasedLeg, Metadynamics, Umbrella, Weighing, Window
 from manybody.engines.molecules.spec import Molecule
@@ -32,6 +33,7 @@ Array = NDArray[np.float64]
 
 CALL_STEPS = 2500  # steps between looks at the clock, about: some tens of ms; a matter of the leg alone, as results are
 LEAST_DRIFT = 100  # samples before which a slope would be the noise of a few
+ROUGH_SAMPLES = 12  # of a window, to begin solving MBAR with
 
 
 def equilibrate(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
@@ -213,11 +215,18 @@ def _rms_about_trend(time: Array, series: Array) -> float:
 def _weigh_windows(
     spec: Weighing, bias: Umbrella, torsions: list[Array], kT: float, context: Context
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Populations by MBAR, solved anew with each block of every window left out."""
+    """Populations by MBAR, solved anew with each block of every window left out; strained windows are not among them."""
+    held = strains(torsions, np.array(bias.centres), bias.stiffness, kT) < bias.most_strain
+    if not held.any():
+        raise TaskError(
+            f"Every window's restraint holds more than {bias.most_strain:g} kT: none stays by its centre. "
+            "Take a larger `stiffness`, and more windows."
+        )
+    torsions, centres = [run for run, is_held in zip(torsions, held, strict=True) if is_held], np.array(bias.centres)[held]
     kept, counts = np.concatenate(torsions), np.array([len(run) for run in torsions])
-    energies = restraint_energies(kept, np.array(bias.centres), bias.stiffness, kT)
+    energies = restraint_energies(kept, centres, bias.stiffness, kT)
     block = np.concatenate([block_of(len(run), spec.blocks) for run in torsions])
-    whole = mixture(energies, counts)
+    whole = mixture(energies, counts, _rough(torsions, centres, bias, kT))
     found = [populations(kept, whole.weights, spec.bins)]
     for left in range(spec.blocks):
         rest = block != left
@@ -229,10 +238,20 @@ def _weigh_windows(
     free, errors = confirmed(energies, counts, whole.free_energies)
     arrays = {
         "populations": np.array(found),
+        "windows": np.flatnonzero(held),
         "window_free_energies": kT * free,
         "window_errors": kT * errors * math.sqrt(times),
     }
-    return arrays, {"effective_share": _effective_share(whole.weights), "inefficiency": times}
+    told = {"effective_share": _effective_share(whole.weights), "inefficiency": times, "windows_left_out": int((~held).sum())}
+    return arrays, told
+
+
+def _rough(torsions: list[Array], centres: Array, bias: Umbrella, kT: float) -> Array:
+    """The windows' free energies in kT, [windows], from few of the samples: most of Newton's steps are far from the end."""
+    every = max(1, min(len(run) for run in torsions) // ROUGH_SAMPLES)
+    few = [run[::every] for run in torsions]
+    energies = restraint_energies(np.concatenate(few), centres, bias.stiffness, kT)
+    return mixture(energies, np.array([len(run) for run in few])).free_energies
 
 
 def _effective_share(weights: Array) -> float:
