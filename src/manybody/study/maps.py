@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 WIDTH = 7.2  # inches
 MAPS_SHOWN = 4  # side by side, two in a row
 LEVELS = 10  # colours of a map
+TITLE = 30  # characters in a line of a map's title: two maps are side by side
 COLOURS = "viridis"  # even steps of lightness: it reads in grey and without red and green
 
 
@@ -38,7 +40,7 @@ def map_figure(found: Sequence[Answer]) -> Figure:
     def paint(axes: np.ndarray) -> None:
         for place, answer, grid in zip(axes.flat, shown, grids, strict=False):
             drawn = _paint(place, grid, levels)
-            place.set_title(answer.point.label)
+            place.set_title(fill(answer.point.label, TITLE))
         for place in list(axes.flat)[len(shown) :]:
             place.set_visible(False)
         _label(axes, measure.symbol)
