@@ -1,11 +1,14 @@
-"""A stretch of molecular dynamics, as the methods of several engines ask for it."""
+"""Stretches of dynamics, as the methods of several engines ask for them, and chains of them."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 from manybody.core.protocols import MethodSpec
 from manybody.core.spec import Spec, refuse_unless_multiple
+from manybody.core.task import Task
 
 Thermostat = Literal["bussi", "langevin", "none"]
 
@@ -36,3 +39,40 @@ def refuse_unless_times_nest(method: MethodSpec) -> None:
     """Refuse a method whose samples are no whole steps, frames no whole samples, or segments no whole frames."""
     for field, inner in (("sample_every", "time_step"), ("frame_every", "sample_every"), ("segment", "frame_every")):
         refuse_unless_multiple(method, field, inner)
+
+
+class Sampled(Spec):
+    """One stretch of dynamics that is sampled: what a node needs to know to compute it. Times in the method's unit."""
+
+    time_step: float
+    time: float
+    sample_every: float
+    frame_every: float
+
+    @property
+    def stride(self) -> int:
+        """Time steps between samples."""
+        return max(1, round(self.sample_every / self.time_step))
+
+    @property
+    def samples(self) -> int:
+        """Samples of the stretch."""
+        return max(1, round(self.time / self.sample_every))
+
+    @property
+    def frame_stride(self) -> int:
+        """Samples between stored configurations."""
+        return max(1, round(self.frame_every / self.sample_every))
+
+
+def segments(duration: float, segment: float) -> int:
+    """How many segments a duration takes; the last is a whole one."""
+    return math.ceil(duration / segment - 1e-9)
+
+
+def chain(start: Task, count: int, after: Callable[[str], Task]) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
+    """`start`, then `count` tasks, each `after` the digest of the one before: all of them, and those that are measured."""
+    tasks = [start]
+    for _ in range(count):
+        tasks.append(after(tasks[-1].digest))
+    return tuple(tasks), tuple(tasks[1:])

@@ -18,6 +18,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from manybody.core.dynamics import segments
 from manybody.core.protocols import ClosedForm, MeasureSpec, Samples
 from manybody.core.study import Point
 from manybody.core.task import Output
@@ -250,7 +251,7 @@ class _Free:
         self.system, self.method = system, method
         self.stretch = method.stretch(method.segment)
         self.lag = self.stretch.stride * method.time_step
-        tasks = math.ceil(method.duration / method.segment - 1e-9)
+        tasks = segments(method.duration, method.segment)
         self.root_count = math.sqrt(tasks * self.stretch.samples * system.particles)
 
     @property

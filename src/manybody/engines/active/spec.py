@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from manybody.core.dynamics import Sampled, chain, segments
 from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
-from manybody.core.spec import Spec, refuse, refuse_unless_multiple
+from manybody.core.spec import refuse, refuse_unless_multiple
 from manybody.core.study import Realisation
 from manybody.core.task import Task
 from manybody.engines.active.known_answers import WELL, closest_approach, effective_diameter, stiffness
@@ -69,29 +70,10 @@ class ActiveBrownianParticles(SystemSpec):
         return self
 
 
-class Stretch(Spec):
+class Stretch(Sampled):
     """One stretch of dynamics: what a node needs to know to compute it."""
 
     start: Start
-    time_step: float
-    time: float
-    sample_every: float
-    frame_every: float
-
-    @property
-    def stride(self) -> int:
-        """Time steps between samples."""
-        return max(1, round(self.sample_every / self.time_step))
-
-    @property
-    def samples(self) -> int:
-        """Samples of the stretch."""
-        return max(1, round(self.time / self.sample_every))
-
-    @property
-    def frame_stride(self) -> int:
-        """Samples between stored configurations."""
-        return max(1, round(self.frame_every / self.sample_every))
 
 
 class BrownianDynamics(MethodSpec):
@@ -156,12 +138,9 @@ class BrownianDynamics(MethodSpec):
     def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
         """Equilibration, then as many segments as the duration takes."""
         assert isinstance(system, ActiveBrownianParticles)
-        tasks = [self._task("equilibrate", system, self.stretch(self.equilibration), seed, repeat)]
-        for _ in range(math.ceil(self.duration / self.segment - 1e-9)):
-            tasks.append(
-                self._task("produce", system, self.stretch(self.segment), seed, repeat, {"state": tasks[-1].digest}),
-            )
-        return tuple(tasks), tuple(tasks[1:])
+        start = self._task("equilibrate", system, self.stretch(self.equilibration), seed, repeat)
+        stretch, count = self.stretch(self.segment), segments(self.duration, self.segment)
+        return chain(start, count, lambda state: self._task("produce", system, stretch, seed, repeat, {"state": state}))
 
     def conserves(self, system: SystemSpec) -> tuple[Conserved, ...]:
         """The centre of all disks, less what propulsion and noise moved it: forces of pairs cancel."""

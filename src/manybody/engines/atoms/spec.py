@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from manybody.core.dynamics import Leg, Thermostat, refuse_unless_times_nest
+from manybody.core.dynamics import Leg, Thermostat, chain, refuse_unless_times_nest, segments
 from manybody.core.energies import Energy, digest_of, identified, verified
 from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
 from manybody.core.spec import Spec, refuse
@@ -208,10 +208,8 @@ class AtomsDynamics(MethodSpec):
         assert isinstance(system, AtomsSystem)
         # Langevin thermalises every motion on its own, whatever energy the start had in it.
         start = self._task("equilibrate", system, self.leg(thermostat="langevin", time=self.equilibration), seed, repeat)
-        tasks = [start]
-        for _ in range(math.ceil(self.duration / self.segment - 1e-9)):
-            tasks.append(self._task("produce", system, self.leg(time=self.segment), seed, repeat, {"state": tasks[-1].digest}))
-        return tuple(tasks), tuple(tasks[1:])
+        leg, count = self.leg(time=self.segment), segments(self.duration, self.segment)
+        return chain(start, count, lambda state: self._task("produce", system, leg, seed, repeat, {"state": state}))
 
     def conserves(self, system: SystemSpec) -> tuple[Conserved, ...]:
         """The effective energy (energy less heat taken from the thermostat), and momentum where no noise breaks it."""

@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from manybody.core.dynamics import Sampled, chain, segments
 from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
-from manybody.core.spec import Spec, refuse, refuse_unless_multiple
+from manybody.core.spec import refuse, refuse_unless_multiple
 from manybody.core.study import Realisation
 from manybody.core.task import Task
 from manybody.engines.electrolyte.known_answers import LinearTheory
@@ -61,29 +62,10 @@ class DrivenElectrolyte(SystemSpec):
         return self
 
 
-class Stretch(Spec):
+class Stretch(Sampled):
     """One stretch of dynamics: what a node needs to know to compute it."""
 
-    time_step: float
-    time: float
-    sample_every: float
-    frame_every: float
     modes: int
-
-    @property
-    def stride(self) -> int:
-        """Time steps between samples."""
-        return max(1, round(self.sample_every / self.time_step))
-
-    @property
-    def samples(self) -> int:
-        """Samples of the stretch."""
-        return max(1, round(self.time / self.sample_every))
-
-    @property
-    def frame_stride(self) -> int:
-        """Samples between stored configurations."""
-        return max(1, round(self.frame_every / self.sample_every))
 
 
 class IonDynamics(MethodSpec):
@@ -151,17 +133,14 @@ class IonDynamics(MethodSpec):
     def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
         """Equilibration, then as many segments as the duration takes."""
         assert isinstance(system, DrivenElectrolyte)
-        tasks = [self._task("equilibrate", system, self.stretch(self.equilibration), seed, repeat)]
-        for _ in range(self.segments):
-            tasks.append(
-                self._task("produce", system, self.stretch(self.segment), seed, repeat, {"state": tasks[-1].digest}),
-            )
-        return tuple(tasks), tuple(tasks[1:])
+        start = self._task("equilibrate", system, self.stretch(self.equilibration), seed, repeat)
+        stretch, count = self.stretch(self.segment), self.segments
+        return chain(start, count, lambda state: self._task("produce", system, stretch, seed, repeat, {"state": state}))
 
     @property
     def segments(self) -> int:
         """Measured tasks of a realisation."""
-        return math.ceil(self.duration / self.segment - 1e-9)
+        return segments(self.duration, self.segment)
 
     def conserves(self, system: SystemSpec) -> tuple[Conserved, ...]:
         """The mean position less the mean displacement by noise: forces between ions, and those of the field, cancel."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
+from manybody.core.dynamics import segments
 from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
 from manybody.core.spec import NamedSpec, Spec, refuse, refuse_unless_multiple
 from manybody.core.study import Realisation
@@ -228,9 +229,9 @@ class BiasedDynamics(MethodSpec):
         tasks, filling = [start], 0
         bias: Hills | Unbiased = Unbiased()
         if isinstance(self.bias, Metadynamics):
-            filling = math.ceil(self.bias.fill / self.segment - 1e-9)
+            filling = segments(self.bias.fill, self.segment)
             bias = Hills.model_validate(self.bias.model_dump(include=set(_HillSpec.model_fields) - {"name"}))
-        for _ in range(filling + math.ceil(self.duration / self.segment - 1e-9)):
+        for _ in range(filling + segments(self.duration, self.segment)):
             leg = self._leg(bias, self.segment)
             tasks.append(self._task("sample", system, leg, start.seed, start.repeat, {"state": tasks[-1].digest}))
         return tasks[1 : 1 + filling], tasks[1 + filling :]

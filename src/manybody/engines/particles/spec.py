@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from manybody.core.dynamics import Leg, Thermostat, refuse_unless_times_nest
+from manybody.core.dynamics import Leg, Thermostat, chain, refuse_unless_times_nest, segments
 from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
 from manybody.core.spec import refuse
 from manybody.core.study import Realisation
@@ -101,10 +101,8 @@ class MolecularDynamics(MethodSpec):
         assert isinstance(system, LennardJonesLiquid)
         heat_bath = self.thermostat if self.thermostat != "none" else "bussi"  # a lattice has to be melted at T first
         start = self._task("equilibrate", system, self.leg(thermostat=heat_bath, time=self.equilibration), seed, repeat)
-        tasks = [start]
-        for _ in range(math.ceil(self.duration / self.segment - 1e-9)):
-            tasks.append(self._task("produce", system, self.leg(time=self.segment), seed, repeat, {"state": tasks[-1].digest}))
-        return tuple(tasks), tuple(tasks[1:])
+        leg, count = self.leg(time=self.segment), segments(self.duration, self.segment)
+        return chain(start, count, lambda state: self._task("produce", system, leg, seed, repeat, {"state": state}))
 
     def conserves(self, system: SystemSpec) -> tuple[Conserved, ...]:
         """The effective energy (energy less heat taken from the thermostat), and momentum where no noise breaks it."""

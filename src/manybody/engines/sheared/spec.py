@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from manybody.core.dynamics import Sampled, chain, segments
 from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
-from manybody.core.spec import Spec, refuse, refuse_unless_multiple
+from manybody.core.spec import refuse, refuse_unless_multiple
 from manybody.core.study import Realisation
 from manybody.core.task import Task
 from manybody.core.units import NumberDensity, Temperature, Time
@@ -99,32 +100,13 @@ class LennardJonesMixture(SystemSpec):
         return self
 
 
-class ShearedLeg(Spec):
+class ShearedLeg(Sampled):
     """One stretch of sheared dynamics: what a node needs to know to compute it."""
 
     thermostat: ShearThermostat
     shear_rate: float
-    time_step: float
     melting: float
     melting_temperature: float
-    time: float
-    sample_every: float
-    frame_every: float
-
-    @property
-    def stride(self) -> int:
-        """Time steps between samples."""
-        return max(1, round(self.sample_every / self.time_step))
-
-    @property
-    def samples(self) -> int:
-        """Samples of the stretch."""
-        return max(1, round(self.time / self.sample_every))
-
-    @property
-    def frame_stride(self) -> int:
-        """Samples between stored configurations."""
-        return max(1, round(self.frame_every / self.sample_every))
 
 
 class ShearedDynamics(MethodSpec):
@@ -190,7 +172,7 @@ class ShearedDynamics(MethodSpec):
     def measured_time(self) -> float:
         """Simulated time that is measured, whole segments."""
         wanted = max(self.duration, self.strain / self.shear_rate if self.shear_rate else 0.0)
-        return self.segment * math.ceil(wanted / self.segment - 1e-9)
+        return self.segment * segments(wanted, self.segment)
 
     def settling_time(self) -> float:
         """Simulated time at the shear rate before that, whole samples."""
@@ -213,11 +195,9 @@ class ShearedDynamics(MethodSpec):
         """Settling, then as many segments as the measured time takes."""
         assert isinstance(system, LennardJonesMixture)
         start = self.leg(thermostat="isokinetic", time=self.settling_time())  # a lattice has to be melted at T first
-        tasks = [self._task("settle", system, start, seed, repeat)]
-        for _ in range(round(self.measured_time() / self.segment)):
-            leg = self.leg(time=self.segment)
-            tasks.append(self._task("produce", system, leg, seed, repeat, {"state": tasks[-1].digest}))
-        return tuple(tasks), tuple(tasks[1:])
+        settled, count = self._task("settle", system, start, seed, repeat), round(self.measured_time() / self.segment)
+        leg = self.leg(time=self.segment)
+        return chain(settled, count, lambda state: self._task("produce", system, leg, seed, repeat, {"state": state}))
 
     def conserves(self, system: SystemSpec) -> tuple[Conserved, ...]:
         """The energy less work and heat, the momentum relative to the flow, and the kinetic energy where it is held."""

@@ -8,8 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from manybody.core.dynamics import Sampled, segments
 from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
-from manybody.core.spec import Spec, refuse, refuse_unless_multiple
+from manybody.core.spec import refuse, refuse_unless_multiple
 from manybody.core.study import Realisation
 from manybody.core.task import Task
 from manybody.core.units import PRESSURE, Length, Temperature, Time
@@ -71,30 +72,16 @@ class LennardJonesCoexistence(SystemSpec):
         return self
 
 
-class Stretch(Spec):
+class Stretch(Sampled):
     """One stretch of dynamics: what a node needs to know to compute it."""
 
     temperature: float
-    time_step: float
-    time: float
-    sample_every: float
-    frame_every: float
     bins: int
 
     @property
     def cycles(self) -> int:
         """Cycles of `STRIDE` time steps between samples."""
         return max(1, round(self.sample_every / (STRIDE * self.time_step)))
-
-    @property
-    def samples(self) -> int:
-        """Samples of the stretch."""
-        return max(1, round(self.time / self.sample_every))
-
-    @property
-    def frame_stride(self) -> int:
-        """Samples between stored configurations."""
-        return max(1, round(self.frame_every / self.sample_every))
 
 
 class CoexistenceDynamics(MethodSpec):
@@ -168,7 +155,7 @@ class CoexistenceDynamics(MethodSpec):
         hot = self.stretch(system, time=HELD, temperature=self.start_temperature)
         joined = task("join", hot, crystal=crystal, liquid=liquid)
         tasks = [crystal, liquid, joined, task("settle", self.stretch(system, time=self.equilibration), state=joined)]
-        for _ in range(math.ceil(self.duration / self.segment - 1e-9)):
+        for _ in range(segments(self.duration, self.segment)):
             tasks.append(task("produce", self.stretch(system, time=self.segment), state=tasks[-1]))
         return tuple(tasks), tuple(tasks[4:])
 
