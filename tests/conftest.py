@@ -1,4 +1,4 @@
-"""Plans of active particles computed in this process, task by task, as a node would."""
+"""Plans computed in this process, task by task, as a node would."""
 
 from __future__ import annotations
 
