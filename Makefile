@@ -25,8 +25,8 @@ demo: $(RUN) ## the equation of state of the Lennard-Jones liquid, to a report w
 	@echo "The report: $(CURDIR)/runs/demo/report.html"
 
 .PHONY: test
-test: $(DEV) browser server flower ## every test
-	@$(BIN)/python -m pytest $(TESTS)
+test: $(DEV) browser server flower ## every test, or make test TESTS=tests/numerics
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(TESTS)
 
 .PHONY: lint
 lint: $(DEV) ## style, types, layers, and the change notes
