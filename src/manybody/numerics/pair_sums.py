@@ -26,8 +26,9 @@ from manybody.core.digest import digest_document
 from manybody.core.errors import InputError, Problem
 from manybody.numerics import jit
 from manybody.numerics.ewald import image_shifts
+from manybody.numerics.expressions import FUNCTIONS, symbolic
 from manybody.numerics.lattice_list import LatticeList, lattice_list
-from manybody.numerics.pairs import FUNCTIONS
+from manybody.numerics.plain_pairs import lifted
 
 if TYPE_CHECKING:
     import sympy
@@ -63,8 +64,7 @@ def _derived(formula: Formula) -> tuple[list[sympy.Symbol], list[sympy.Expr], li
 
     s = sympy.Symbol("s", positive=True)
     names = {name: sympy.Symbol(f"p[{place}]", real=True) for place, name in enumerate(formula.names)}
-    functions = {name: getattr(sympy, name) for name in FUNCTIONS}
-    u = sympy.sympify(formula.expression, locals={"r": sympy.sqrt(s), "r2": s} | functions | names)
+    u = symbolic(formula.expression, {"r": sympy.sqrt(s), "r2": s} | names, "pair sums")
     w, by = 2 * sympy.diff(u, s), list(names.values())
     first = [u, w, *(sympy.diff(u, p) for p in by)]
     second = [w, 2 * sympy.diff(w, s), *(sympy.diff(w, p) for p in by), *(sympy.diff(u, p, q) for p in by for q in by)]
@@ -91,10 +91,6 @@ def generate(formula: Formula) -> str:
 def _plain_functions(formula: Formula) -> tuple[Values, Values]:
     """`first` and `second` as functions of tensors s, p_0, .., each giving a list of tensors or numbers."""
     import sympy
-
-    def lifted(name: str) -> Callable[[Any], Tensor]:
-        function = getattr(torch, name)  # of a number it would be in single precision
-        return lambda value: function(value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64))
 
     symbols, first, second = _derived(formula)
     plain = [sympy.Symbol(f"x{place}") for place in range(len(symbols))]

@@ -7,7 +7,6 @@ Where it is already there SymPy is not even imported.
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,27 +19,23 @@ import numpy as np
 
 from manybody.core.digest import digest_document
 from manybody.core.errors import InputError, Problem
-from manybody.numerics import jit
+from manybody.numerics import expressions, jit
 
 if TYPE_CHECKING:
     import sympy
 
-FUNCTIONS = ("exp", "log", "sqrt", "sin", "cos", "tanh", "erf", "erfc")  # known to SymPy, math and torch by the same name
 _TEMPLATE = Path(__file__).with_name("pair_template.py")
-_BUILT_IN = ("clusters.py", "integrators.py", "jit.py", "neighbours.py", "pairs.py")  # what the generated code is made of besides
+# what the generated code is made of besides
+_BUILT_IN = ("clusters.py", "expressions.py", "integrators.py", "jit.py", "neighbours.py", "pairs.py")
 MARKED = re.compile(r"# --- formula ---\n.*?# --- end of formula ---\n", re.DOTALL)
-_ALLOWED = (
-    ast.Expression, ast.BinOp, ast.UnaryOp, ast.Call, ast.Name, ast.Load, ast.Constant,
-    ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.UAdd, ast.USub,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class PairPotential:
     """A pair energy u(r) as text, such as ``4*epsilon*((sigma/r)**12 - (sigma/r)**6)``, and its parameters by name.
 
-    The text is arithmetic (``+ - * / **``) of numbers, ``r``, ``r2`` = r^2, the parameters and `FUNCTIONS`; anything
-    else raises `InputError`.
+    The text is arithmetic (``+ - * / **``) of numbers, ``r``, ``r2`` = r^2, the parameters and `expressions.FUNCTIONS`;
+    anything else raises `InputError`.
     """
 
     name: str
@@ -48,23 +43,17 @@ class PairPotential:
     parameters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        known = {"r", "r2", *self.parameters}
-        for node in ast.walk(self._parsed()):
-            if not isinstance(node, _ALLOWED) or (isinstance(node, ast.Constant) and type(node.value) not in (int, float)):
-                self._refuse("arithmetic of numbers, names and functions", type(node).__name__, "Write it with + - * / ** only.")
-            if isinstance(node, ast.Call) and (not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS):
-                self._refuse(f"one of the functions {', '.join(FUNCTIONS)}", ast.unparse(node.func), "Use one of these.")
-            if isinstance(node, ast.Name) and node.id not in known and node.id not in FUNCTIONS:
-                self._refuse(f"one of {', '.join(sorted(known))}", node.id, "Name it among the parameters.")
+        if not re.fullmatch(r"[\w .+-]+", self.name):  # it stands in generated files
+            self._refuse("a name of letters, digits, spaces and . + -", f"`{self.name[:40]}`", "Give it another one.")
+        expressions.refuse_names(self.parameters, self._where)
+        expressions.parsed(self.expression, ("r", "r2", *self.parameters), self._where)
 
-    def _parsed(self) -> ast.Expression:
-        try:
-            return ast.parse(self.expression, mode="eval")
-        except SyntaxError as error:
-            self._refuse("an arithmetic expression", f"`{self.expression}`", f"{error.msg}.")
+    @property
+    def _where(self) -> str:
+        return f"pair potential `{self.name}`"
 
     def _refuse(self, expected: str, came: str, remedy: str) -> NoReturn:
-        raise InputError(Problem(f"pair potential `{self.name}`", expected, came, remedy))
+        raise InputError(Problem(self._where, expected, came, remedy))
 
     @property
     def digest(self) -> str:
@@ -142,8 +131,7 @@ def formula(potential: PairPotential) -> tuple[str, int]:
 
     r = sympy.Symbol("r", positive=True)
     names = {name: sympy.Symbol(name, real=True) for name in potential.parameters}
-    functions = {name: getattr(sympy, name) for name in FUNCTIONS}
-    energy = sympy.sympify(potential.expression, locals={"r": r, "r2": r**2} | functions | names)
+    energy = expressions.symbolic(potential.expression, {"r": r, "r2": r**2} | names, f"pair potential `{potential.name}`")
     energy = _as_series(energy, r)
     force = _as_series(-sympy.diff(energy, r) / r, r)
     hoisted: dict[Any, Any] = {}

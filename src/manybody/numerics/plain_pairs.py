@@ -6,14 +6,15 @@ input gives the same bits on the same device.
 
 from __future__ import annotations
 
-import ast
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from manybody.numerics.pairs import FUNCTIONS, PairPotential
+from manybody.numerics.expressions import FUNCTIONS, evaluated, parsed
+from manybody.numerics.pairs import PairPotential
 
 CHUNK_BYTES = 256 * 2**20  # of one [rows, atoms, 3] array
 
@@ -28,8 +29,8 @@ class PlainPairs:
     def energy(self, r2: Tensor) -> Tensor:
         """u as a function of squared distances, of any shape; not shifted."""
         names: dict[str, Any] = {"r2": r2, "r": torch.sqrt(r2)} | self.values
-        functions = {name: getattr(torch, name) for name in FUNCTIONS}
-        return torch.zeros_like(r2) + _evaluate(ast.parse(self.potential.expression, mode="eval").body, names, functions)
+        tree = parsed(self.potential.expression, names, f"pair potential `{self.potential.name}`")
+        return torch.zeros_like(r2) + evaluated(tree, names, {name: lifted(name) for name in FUNCTIONS})
 
     def force_over_r(self, r2: Tensor) -> Tensor:
         """-u'(r)/r = -2 du/d(r2), for squared distances of any shape."""
@@ -62,30 +63,7 @@ class PlainPairs:
         return forces, energy_sum, virial, pairs
 
 
-def _evaluate(node: ast.expr, names: dict[str, Any], functions: dict[str, Any]) -> Any:
-    """The value of an expression that `PairPotential` has checked."""
-    match node:
-        case ast.Constant(value=value):
-            return value
-        case ast.Name(id=name):
-            return names[name]
-        case ast.UnaryOp(op=op, operand=operand):
-            value = _evaluate(operand, names, functions)
-            return -value if isinstance(op, ast.USub) else value
-        case ast.Call(func=ast.Name(id=name), args=[argument]):
-            value = _evaluate(argument, names, functions)  # of a number torch would take the root in single precision
-            return functions[name](value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64))
-        case ast.BinOp(left=left, op=op, right=right):
-            a, b = _evaluate(left, names, functions), _evaluate(right, names, functions)
-            match op:
-                case ast.Add():
-                    return a + b
-                case ast.Sub():
-                    return a - b
-                case ast.Mult():
-                    return a * b
-                case ast.Div():
-                    return a / b
-                case ast.Pow():
-                    return a**b
-    raise ValueError(f"expected arithmetic; got {ast.unparse(node)}. Write it with + - * / ** and the functions known.")
+def lifted(name: str) -> Callable[[Any], Tensor]:
+    """A function of torch by its name; of a number, it is computed in double precision."""
+    function = getattr(torch, name)
+    return lambda value: function(value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64))
