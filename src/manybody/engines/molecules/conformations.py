@@ -42,7 +42,7 @@ class TorsionDistribution(MeasureSpec):
     symbol: ClassVar[str] = "p(phi)"
     unit: ClassVar[str] = "1/degree"
     methods: ClassVar[tuple[str, ...]] = ("force-field-dynamics", "replica-exchange")
-    systems: ClassVar[tuple[str, ...]] = ("molecule",)
+    systems: ClassVar[tuple[str, ...]] = ("molecule", "molecular-box")
 
     name: Literal["torsion-distribution"] = "torsion-distribution"
     atoms: Four = Field(description=ATOMS)
@@ -63,7 +63,7 @@ class TorsionPopulation(MeasureSpec):
     symbol: ClassVar[str] = "P"
     unit: ClassVar[str] = ""
     methods: ClassVar[tuple[str, ...]] = ("force-field-dynamics", "replica-exchange")
-    systems: ClassVar[tuple[str, ...]] = ("molecule",)
+    systems: ClassVar[tuple[str, ...]] = ("molecule", "molecular-box")
 
     name: Literal["torsion-population"] = "torsion-population"
     atoms: Four = Field(description=ATOMS)

@@ -17,24 +17,21 @@ import torch
 from numpy.typing import NDArray
 
 from manybody.core.dynamics import Thermostat
-from manybody.core.errors import InputError, Problem, TaskError
+from manybody.core.errors import TaskError
 from manybody.core.random import Key
 from manybody.engines.molecules.barostat import Barostat, Place, first_width, in_box
-from manybody.engines.molecules.forces import Evaluation, ForceField, NearLists, ewald_plan
-from manybody.engines.molecules.formats import read_molecule
+from manybody.engines.molecules.force_fields import force_field_of
+from manybody.engines.molecules.forces import Evaluation, ForceField, NearLists
 from manybody.engines.molecules.levels import Levels, together
-from manybody.engines.molecules.spec import Molecule, WaterBox, content_of
+from manybody.engines.molecules.spec import MolecularSystem, WaterBox
 from manybody.engines.molecules.state import MoleculeState
-from manybody.engines.molecules.topology import Array, Topology, with_rigid_hydrogens
-from manybody.engines.molecules.water import water_lattice, water_topology
+from manybody.engines.molecules.topology import Array, Topology
+from manybody.engines.molecules.water import water_lattice
 from manybody.numerics.constraints import ConstraintError
 from manybody.numerics.integrators import LANGEVIN, NO_BATH, RESCALING, HeatBath, rescaling_factor
-from manybody.numerics.nonbonded import CutPairs
 
-SKIN = 0.15  # nm that the neighbour lists reach further than the cutoffs: speed, not physics
 LONGEST_STEP = 0.1  # nm that no atom of a sound run moves in one step
 NOISE_STEPS = 64  # whose random numbers are drawn at once: bounds the memory
-CALIBRATION = Key.from_seed(0, "particle-mesh Ewald")  # the configuration its error is measured on is the same everywhere
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def volume(field: ForceField) -> float:
 
 
 class MoleculeEngine:
-    """Advances a box of water, or a molecule in vacuum; passes `manybody.testing.engine`.
+    """Advances molecules in a periodic box, or one in vacuum; passes `manybody.testing.engine`.
 
     thermostat: ``bussi`` (stochastic velocity rescaling), ``langevin`` or ``none``, with relaxation time
     `thermostat_time`, ps. time_step: ps. temperature: k_B T in kJ/mol, that of the system unless given. With a `barostat` the
@@ -70,7 +67,7 @@ class MoleculeEngine:
 
     def __init__(
         self,
-        system: WaterBox | Molecule,
+        system: MolecularSystem,
         time_step: float = 0.001,
         thermostat: Thermostat = "none",
         thermostat_time: float = 0.5,
@@ -80,10 +77,7 @@ class MoleculeEngine:
     ) -> None:
         self.system, self.time_step, self.barostat, self.short_steps = system, time_step, barostat, short_steps
         self._levels: Levels | None = None  # of the force field they were last made for
-        if isinstance(system, WaterBox):
-            self.field, self.start = _water(system), None
-        else:
-            self.field, self.start = _molecule(system)
+        self.field, self.start = force_field_of(system)
         kind = {"none": NO_BATH, "bussi": RESCALING, "langevin": LANGEVIN}[thermostat]
         kept = 0 if thermostat == "langevin" else 3 if self.field.box is not None else 6
         freedom = 3 * self.topology.atoms - self.topology.constraints.count - kept
@@ -100,12 +94,12 @@ class MoleculeEngine:
         return int(self.bath.freedom)
 
     def init(self, key: Key) -> MoleculeState:
-        """Water on a lattice, or the molecule as its file has it; Maxwell velocities without total momentum or rotation."""
+        """Water on a lattice, or molecules as their file has them; Maxwell velocities without total momentum or rotation."""
         topology = self.topology
-        if isinstance(self.system, WaterBox):
+        if self.start is None:
+            assert isinstance(self.system, WaterBox)
             x = water_lattice(self.system.model, self.system.molecules, self.system.box, key.derive("lattice"))
         else:
-            assert self.start is not None
             x = self.start.copy()
             topology.constraints.place(self.start, x)
         width = np.sqrt(self.bath.kT / topology.masses)[:, None]
@@ -191,9 +185,12 @@ class MoleculeEngine:
             turn = torch.from_numpy(np.linalg.qr(generator.standard_normal((3, 3)))[0])
             yield "rotation", replace(state, positions=state.positions @ turn, velocities=state.velocities @ turn)
             return
-        order = torch.from_numpy(generator.permutation(self.topology.molecules))
-        atoms = (3 * order[:, None] + torch.arange(3)).flatten()
+        waters = self.topology.constraints.waters
+        atoms = np.arange(self.topology.atoms)
+        atoms[waters] = waters[generator.permutation(len(waters))]
         yield "permutation", replace(state, positions=state.positions[atoms], velocities=state.velocities[atoms])
+        if not isinstance(self.system, WaterBox):
+            return
         axes, signs = torch.from_numpy(generator.permutation(3)), torch.from_numpy(generator.choice([-1.0, 1.0], 3))
         turned = replace(state, positions=state.positions[:, axes] * signs, velocities=state.velocities[:, axes] * signs)
         yield "cubic rotation", turned
@@ -314,30 +311,3 @@ class MoleculeEngine:
             f"Step {step}: atom {atom} ({name}) flies further than {LONGEST_STEP} nm in one time step, or has no finite "
             f"position or force; the run has exploded. {self._remedy}"
         )
-
-
-def _water(system: WaterBox) -> ForceField:
-    topology = water_topology(system.model, system.molecules)
-    box = np.full(3, system.box)
-    charges = topology.charges if system.electrostatics == "reaction-field" else np.zeros(topology.atoms)
-    cut = CutPairs(topology.species, charges, topology.c12, topology.c6, system.switch, system.cutoff, system.permittivity)
-    ewald = None
-    if system.electrostatics == "pme":
-        sample = water_lattice(system.model, system.molecules, system.box, CALIBRATION)
-        ewald = ewald_plan(topology, box, sample, system.force_error, SKIN)
-    return ForceField(topology, box, cut, ewald, system.tail_correction, SKIN)
-
-
-def _molecule(system: Molecule) -> tuple[ForceField, Array]:
-    missing = [path for path in system.paths if not path.is_file()]
-    if missing or content_of(*system.paths) != system.content:
-        where, came = ", ".join(map(str, system.paths)), f"{missing[0]} missing" if missing else "other content"
-        remedy = "Copy the files of the study to this machine, or run it where they are."
-        raise InputError(Problem(where, f"files of content {system.content[:12]}", came, remedy))
-    topology, positions, box = read_molecule(*system.paths)
-    if box is not None:
-        remedy = "Strip the solvent and the box with ParmEd or cpptraj."
-        raise InputError(Problem(str(system.paths[1]), "a molecule in vacuum", "a periodic box", remedy))
-    if system.rigid == "h-bonds":
-        topology = with_rigid_hydrogens(topology)
-    return ForceField(topology), positions

@@ -15,7 +15,7 @@ from manybody.core.errors import InputError, Problem
 from manybody.engines.molecules.amber import read_amber
 from manybody.engines.molecules.gromacs import read_gromacs
 from manybody.engines.molecules.lammps import read_lammps
-from manybody.engines.molecules.topology import Array, Topology
+from manybody.engines.molecules.topology import Array, Topology, made_whole
 
 AMBER, GROMACS, LAMMPS = (".prmtop", ".parm7"), (".top",), (".data", ".lmp")
 
@@ -40,3 +40,19 @@ def read_molecule(force_field: Path, coordinates: Path) -> tuple[Topology, Array
         return read_amber(force_field, coordinates)
     expected = f"a file ending in {', '.join((*AMBER, *GROMACS, *LAMMPS))}"
     raise InputError(Problem(str(force_field), expected, f"`{ending}`", "Convert it with ParmEd."))
+
+
+def read_box(force_field: Path, coordinates: Path) -> tuple[Topology, Array, Array]:
+    """Topology, positions [atoms, 3] of whole molecules in nm, and the edges [3] of the rectangular box they are in, nm.
+
+    Raises `InputError` as `read_molecule`, and where there is no box, or a molecule that has no end in it.
+    """
+    topology, positions, edges = read_molecule(force_field, coordinates)
+    if edges is None:
+        remedy = "Solvate the molecule, write coordinates with their box, or take the system `molecule`."
+        raise InputError(Problem(str(coordinates), "a rectangular periodic box", "none", remedy))
+    try:
+        return topology, made_whole(positions, topology.bonds, edges), edges
+    except ValueError as error:
+        remedy = "Take molecules that end within the box."
+        raise InputError(Problem(str(coordinates), "molecules smaller than the box", str(error), remedy)) from error

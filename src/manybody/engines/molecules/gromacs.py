@@ -2,7 +2,7 @@
 
 GROMACS writes energies in kJ/mol and lengths in nm; ParmEd keeps kcal/mol and angstrom, harmonic terms without the half.
 Torsions are periodic (of types 1, 4, 9) or Ryckaert-Bellemans (3), impropers harmonic (2), angles harmonic (1) or with a
-Urey-Bradley term (5). The extra `manybody[molecules]` brings ParmEd.
+Urey-Bradley term (5). Water of a section `settles` is rigid. The extra `manybody[molecules]` brings ParmEd.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from manybody.core.errors import InputError, Problem
 from manybody.engines.molecules.amber import ANGSTROM, KCAL, edges, terms_of
-from manybody.engines.molecules.topology import Array, Indices, Topology, along_bonds, connected
+from manybody.engines.molecules.topology import Array, Indices, Topology, along_bonds, connected, with_rigid_water
 from manybody.numerics.bonded import BondedTerms
 from manybody.numerics.constraints import Constraints
 from manybody.numerics.nonbonded import COULOMB, ListedPairs, lorentz_berthelot
@@ -34,7 +34,8 @@ def read_gromacs(top: Path, coordinates: Path) -> tuple[Topology, Array, Array |
     structure = _load(top, coordinates)
     _refuse_what_is_not_computed(structure, top)
     positions = np.asarray(structure.coordinates, dtype=np.float64) * ANGSTROM
-    return _topology(structure), positions, edges(structure, coordinates)
+    # [ settles ] is read as bonds, one between the hydrogens among them
+    return with_rigid_water(_topology(structure), only_held=True), positions, edges(structure, coordinates)
 
 
 def _refuse_includes(top: Path) -> None:
@@ -95,10 +96,8 @@ def _refuse_what_is_not_computed(structure: Any, top: Path) -> None:
         found = "nonbond_params of single pairs of types"
     elif any(atom.atomic_number == 0 for atom in structure.atoms):
         found = "virtual sites"
-    elif any(bond.atom1.atomic_number == bond.atom2.atomic_number == 1 for bond in structure.bonds):
-        found = "settles: rigid water"
     if found:
-        remedy = "Take a force field without them; for water the system `water-box`."
+        remedy = "Take a force field without them."
         raise InputError(Problem(str(top), "bonds, angles, torsions, impropers and Lennard-Jones", found, remedy))
 
 

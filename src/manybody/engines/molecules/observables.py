@@ -15,7 +15,7 @@ from manybody.core.study import Point
 from manybody.core.task import Output
 from manybody.engines.molecules.known_answers import energy_spread
 from manybody.engines.molecules.replicas import ReplicaExchange
-from manybody.engines.molecules.spec import WATER_MASS, ForceFieldDynamics, WaterBox
+from manybody.engines.molecules.spec import BoxOfMolecules, ForceFieldDynamics, WaterBox
 
 BAR = 16.6053906717  # one kJ/(mol nm^3) in bar
 GRAMS = 1.66053906717e-3  # one u/nm^3 in g/cm^3
@@ -35,7 +35,7 @@ class MolecularEnergy(MeasureSpec):
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a sample."""
-        molecules = point.system.molecules if isinstance(point.system, WaterBox) else 1
+        molecules = point.system.contents.molecules if isinstance(point.system, BoxOfMolecules) else 1
         return _plain(point, _joined(outputs, "potential_energy") / molecules)
 
 
@@ -46,13 +46,14 @@ class MolecularPressure(MeasureSpec):
     symbol: ClassVar[str] = "p"
     unit: ClassVar[str] = "bar"
     methods: ClassVar[tuple[str, ...]] = ("force-field-dynamics",)
-    systems: ClassVar[tuple[str, ...]] = ("water-box",)
+    systems: ClassVar[tuple[str, ...]] = ("water-box", "molecular-box")
 
     name: Literal["molecular-pressure"] = "molecular-pressure"
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a sample."""
-        volume = _water(point)[0].box ** 3 if _water(point)[1].pressure is None else _joined(outputs, "volume")
+        system, method = _box(point)
+        volume = system.contents.volume if method.pressure is None else _joined(outputs, "volume")
         total = 2 * _joined(outputs, "centre_kinetic_energy") + _joined(outputs, "virial")
         return _plain(point, BAR * total / (3 * volume))
 
@@ -64,16 +65,15 @@ class MassDensity(MeasureSpec):
     symbol: ClassVar[str] = "rho"
     unit: ClassVar[str] = "g/cm^3"
     methods: ClassVar[tuple[str, ...]] = ("force-field-dynamics",)
-    systems: ClassVar[tuple[str, ...]] = ("water-box",)
+    systems: ClassVar[tuple[str, ...]] = ("water-box", "molecular-box")
 
     name: Literal["mass-density"] = "mass-density"
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a sample; at constant volume it is what the system says."""
-        system, method = _water(point)
-        if method.pressure is None:
-            return _plain(point, np.full(len(_joined(outputs, "virial")), system.density * GRAMS))
-        return _plain(point, GRAMS * system.molecules * WATER_MASS / _joined(outputs, "volume"))
+        system, method = _box(point)
+        volume = np.full(len(_joined(outputs, "virial")), system.contents.volume)
+        return _plain(point, GRAMS * system.contents.mass / (volume if method.pressure is None else _joined(outputs, "volume")))
 
 
 class CentreTemperature(MeasureSpec):
@@ -87,22 +87,22 @@ class CentreTemperature(MeasureSpec):
     symbol: ClassVar[str] = "T_cm/T"
     unit: ClassVar[str] = ""
     methods: ClassVar[tuple[str, ...]] = ("force-field-dynamics",)
-    systems: ClassVar[tuple[str, ...]] = ("water-box",)
+    systems: ClassVar[tuple[str, ...]] = ("water-box", "molecular-box")
 
     name: Literal["centre-temperature"] = "centre-temperature"
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a sample."""
-        system, method = _water(point)
-        freedom = 3 * system.molecules - (0 if method.thermostat == "langevin" else 3)
+        system, method = _box(point)
+        freedom = 3 * system.contents.molecules - (0 if method.thermostat == "langevin" else 3)
         return _plain(point, 2 * _joined(outputs, "centre_kinetic_energy") / (freedom * system.temperature))
 
     def exact(self, point: Point) -> ClosedForm | None:
         """1, with a thermostat: the kinetic energy is redrawn about once in its relaxation time."""
-        system, method = _water(point)
+        system, method = _box(point)
         if method.thermostat == "none":
             return None
-        spread = energy_spread(3 * system.molecules - 3)
+        spread = energy_spread(3 * system.contents.molecules - 3)
         tolerance = 4 * spread * math.sqrt(2 * method.thermostat_time / method.duration)
         told = "four standard errors of one run whose kinetic energy is redrawn once in the thermostat's relaxation time"
         return ClosedForm(1.0, tolerance, told, "equipartition theorem")
@@ -242,6 +242,12 @@ def _pairs(system: WaterBox, outputs: Sequence[Output], edges: np.ndarray) -> tu
 
 def _water(point: Point) -> tuple[WaterBox, ForceFieldDynamics]:
     assert isinstance(point.system, WaterBox)
+    assert isinstance(point.method, ForceFieldDynamics)
+    return point.system, point.method
+
+
+def _box(point: Point) -> tuple[BoxOfMolecules, ForceFieldDynamics]:
+    assert isinstance(point.system, BoxOfMolecules)
     assert isinstance(point.method, ForceFieldDynamics)
     return point.system, point.method
 

@@ -19,7 +19,7 @@ from manybody.core.study import Realisation
 from manybody.core.task import Task
 from manybody.core.units import Temperature, Time
 from manybody.engines.molecules.exchange import ladder, partner
-from manybody.engines.molecules.spec import ForceFieldDynamics, Molecule, MoleculeLeg, WaterBox
+from manybody.engines.molecules.spec import ForceFieldDynamics, MolecularSystem, MoleculeLeg
 
 HERE = "manybody.engines.molecules"
 
@@ -47,7 +47,7 @@ class ReplicaExchange(MethodSpec):
 
     summary: ClassVar[str] = "replica exchange: molecular dynamics at several temperatures whose configurations are swapped"
     version: ClassVar[str] = "1"
-    systems: ClassVar[tuple[str, ...]] = ("molecule", "water-box")
+    systems: ClassVar[tuple[str, ...]] = ("molecule", "water-box", "molecular-box")
     stages: ClassVar[Mapping[str, str]] = {
         "equilibrate": f"{HERE}.stages:equilibrate",
         "replicate": f"{HERE}.replica_stages:replicate",
@@ -84,7 +84,7 @@ class ReplicaExchange(MethodSpec):
 
     def suits(self, system: SystemSpec) -> None:
         """The ladder goes up from the system's temperature."""
-        assert isinstance(system, WaterBox | Molecule)
+        assert isinstance(system, MolecularSystem)
         if self.replicas > 1 and self.highest <= system.temperature:
             expected = f"more than the system's temperature, {system.temperature:g}"
             refuse("highest", expected, f"{self.highest:g}", "Take about twice the system's.")
@@ -96,7 +96,7 @@ class ReplicaExchange(MethodSpec):
 
     def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
         """Rounds of all rungs, the hottest first, with an exchange between them; the lowest rung carries what is measured."""
-        assert isinstance(system, WaterBox | Molecule)
+        assert isinstance(system, MolecularSystem)
         dynamics, rungs = self._dynamics(), ladder(system.temperature, self.highest, self.replicas)
         hosts = [system.model_copy(update={"temperature": kT}) for kT in rungs]
         begin = dynamics.leg(thermostat="langevin", time=self.equilibration)
@@ -126,7 +126,7 @@ class ReplicaExchange(MethodSpec):
     def twin(self, realisation: Realisation, factor: float) -> Task:
         """A run without a thermostat from where the lowest rung ended, its time step multiplied by `factor`."""
         last, system = realisation.measured[-1], realisation.point.system
-        assert isinstance(system, WaterBox | Molecule)
+        assert isinstance(system, MolecularSystem)
         step = self.time_step * factor
         leg = self._dynamics().leg(
             thermostat="none", time_step=step, time=500 * self.time_step, sample_every=step, frame_every=500 * step
@@ -134,7 +134,7 @@ class ReplicaExchange(MethodSpec):
         return self._task("conserve", system, leg, {"state": last.digest}, last.seed, realisation.repeat)
 
     def _task(
-        self, stage: str, system: WaterBox | Molecule, work: MoleculeLeg | ReplicaLeg | Exchange, inputs: dict[str, str],
+        self, stage: str, system: MolecularSystem, work: MoleculeLeg | ReplicaLeg | Exchange, inputs: dict[str, str],
         seed: int, repeat: int,
     ) -> Task:  # fmt: skip
         leg = work.leg if isinstance(work, ReplicaLeg) else work

@@ -1,4 +1,4 @@
-"""Boxes of water, molecules from files, and their dynamics: typed, torch-free.
+"""Boxes of water, molecules from files in vacuum or in a box, and their dynamics: typed, torch-free.
 
 Numbers are in nm, kJ/mol and u, so times are in ps and temperatures are k_B T in kJ/mol.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -27,26 +29,48 @@ OXYGEN_MASS, HYDROGEN_MASS = 15.999, 1.008  # u, IUPAC's abridged standard atomi
 WATER_MASS = OXYGEN_MASS + 2 * HYDROGEN_MASS
 FILES = Path(__file__).parent / "files"
 
+TOPOLOGY = "an Amber prmtop, GROMACS top or LAMMPS data file, or one shipped"
+COORDINATES = "its inpcrd, gro or PDB; the LAMMPS file again"
+
 WaterModel = Literal["spce", "tip3p"]
 Electrostatics = Literal["pme", "reaction-field"]
-Rigid = Literal["none", "h-bonds"]
+Rigid = Literal["none", "water", "h-bonds"]
 Pressure = Annotated[float, PRESSURE]
 MassDensity = Annotated[float, Dimension("mass density", "g/cm^3", length=-3, mass=1)]
 
 
-class WaterBox(SystemSpec):
-    """Rigid three-site water in a periodic cube."""
+class MolecularSystem(SystemSpec):
+    """Molecules with a force field, in vacuum or in a periodic box."""
 
-    summary: ClassVar[str] = "rigid water (SPC/E or TIP3P) in a periodic cube, with particle-mesh Ewald"
     scales: ClassVar[UnitSystem | None] = MOLECULAR_UNITS
-    symmetries: ClassVar[tuple[str, ...]] = ("translation", "permutation", "cubic rotation")
     conserved: ClassVar[tuple[str, ...]] = ("energy", "momentum")
 
-    name: Literal["water-box"] = "water-box"
     temperature: Temperature = Field(gt=0, examples=[300 * KELVIN], description="temperature")
-    density: MassDensity = Field(600.4, gt=60, lt=1000, description="mass per volume")
-    model: WaterModel = Field("spce", description="`spce` (Berendsen 1987) or `tip3p` (Jorgensen 1983)")
-    molecules: int = Field(216, ge=32, le=1_000_000, description="number of molecules")
+
+    @property
+    def step_seconds(self) -> float:
+        """What a time step takes on one core of the 2020s, for some tens of atoms."""
+        return 1e-4
+
+
+@dataclass(frozen=True)
+class Contents:
+    """How many atoms and molecules are in a box, their mass, u, and its edges, nm."""
+
+    atoms: int
+    molecules: int
+    mass: float
+    edges: tuple[float, float, float]
+
+    @property
+    def volume(self) -> float:
+        """Volume of the box, nm^3."""
+        return math.prod(self.edges)
+
+
+class BoxOfMolecules(MolecularSystem, ABC):
+    """Molecules in a periodic box: how far they interact. A kind of box says what is in it, and how large it is."""
+
     cutoff: Length = Field(0.9, gt=0.4, description="Lennard-Jones pairs further apart do not interact; at most half the box")
     switch: Length = Field(0.8, gt=0.3, description="where the Lennard-Jones energy begins to be switched off; the cutoff: not")
     tail_correction: bool = Field(True, description="add the analytic contribution of Lennard-Jones pairs beyond the cutoff")
@@ -55,55 +79,40 @@ class WaterBox(SystemSpec):
     permittivity: float = Field(78.3, ge=1, description="relative permittivity beyond the cutoff of a reaction field")
 
     @property
-    def atoms(self) -> int:
-        """Three a molecule."""
-        return 3 * self.molecules
+    @abstractmethod
+    def contents(self) -> Contents:
+        """What is in the box, and how large it is to begin with."""
+
+    @property
+    @abstractmethod
+    def remedy(self) -> str:
+        """What to do where the box is too small for the cutoff."""
 
     @property
     def step_seconds(self) -> float:
         """What a time step takes on one core of the 2020s."""
-        return 3e-6 * self.atoms
-
-    @property
-    def box(self) -> float:
-        """Edge of the periodic cube, nm."""
-        return math.cbrt(self.molecules * WATER_MASS / self.density)
+        return 3e-6 * self.contents.atoms
 
     @model_validator(mode="after")
-    def _cutoffs_fit(self) -> WaterBox:
-        if self.cutoff > self.box / 2:
-            least = math.ceil((2 * self.cutoff) ** 3 * self.density / WATER_MASS)
-            remedy = f"Lower the cutoff, or take at least {least} molecules at this density."
-            refuse("cutoff", f"at most half the box, {self.box / 2:.4g} nm", f"{self.cutoff:g} nm", remedy)
+    def _cutoffs_fit(self) -> Self:
+        half = min(self.contents.edges) / 2
+        if self.cutoff > half:
+            refuse("cutoff", f"at most half the box, {half:.4g} nm", f"{self.cutoff:g} nm", self.remedy)
         if self.switch > self.cutoff:
             refuse("switch", f"at most the cutoff, {self.cutoff:g} nm", f"{self.switch:g} nm", f"Take {self.cutoff - 0.1:g} nm.")
         return self
 
 
-class Molecule(SystemSpec):
-    """A molecule in vacuum, its force field from files of Amber, GROMACS or LAMMPS.
+class FromFiles(MolecularSystem):
+    """Molecules whose force field and coordinates are in files.
 
     `content` is the SHA-256 of both files, found when the study is read: a node whose files differ refuses the task.
     """
 
-    summary: ClassVar[str] = "a molecule in vacuum, with a force field from files of Amber, GROMACS or LAMMPS"
-    scales: ClassVar[UnitSystem | None] = MOLECULAR_UNITS
-    symmetries: ClassVar[tuple[str, ...]] = ("translation", "rotation")
-    conserved: ClassVar[tuple[str, ...]] = ("energy", "momentum")
-
-    name: Literal["molecule"] = "molecule"
-    temperature: Temperature = Field(gt=0, examples=[300 * KELVIN], description="temperature")
-    topology: str = Field(
-        "alanine-dipeptide.prmtop", description="an Amber prmtop, GROMACS top or LAMMPS data file, or one shipped"
-    )
-    coordinates: str = Field("alanine-dipeptide.inpcrd", description="its inpcrd, gro or PDB; the LAMMPS file again")
-    rigid: Rigid = Field("h-bonds", description="`h-bonds` keeps the bonds to hydrogen rigid, for steps of 2 fs; `none`")
+    topology: str = Field(description=TOPOLOGY)
+    coordinates: str = Field(description=COORDINATES)
+    rigid: Rigid
     content: str = Field("", description="SHA-256 of both files; leave it out, and it is found")
-
-    @property
-    def step_seconds(self) -> float:
-        """What a time step takes on one core of the 2020s, for some tens of atoms."""
-        return 1e-4
 
     @property
     def paths(self) -> tuple[Path, Path]:
@@ -120,7 +129,55 @@ class Molecule(SystemSpec):
             if not isinstance(name, str) or not locate(name).is_file():
                 shipped = ", ".join(sorted(path.name for path in FILES.glob("*.*") if path.suffix != ".md"))
                 refuse(field, f"a file, or one of {shipped}", f"`{name}`", "Give its path from where you run.")
-        return given | {"content": content_of(*(locate(name) for name in names))}
+        paths = [locate(name) for name in names]
+        return given | {"content": content_of(*paths)} | cls.looked_up(*paths)
+
+    @classmethod
+    def looked_up(cls, topology: Path, coordinates: Path) -> dict[str, Any]:
+        """What else is found in the files when a study is read, by field."""
+        return {}
+
+
+class WaterBox(BoxOfMolecules):
+    """Rigid three-site water in a periodic cube."""
+
+    summary: ClassVar[str] = "rigid water (SPC/E or TIP3P) in a periodic cube, with particle-mesh Ewald"
+    symmetries: ClassVar[tuple[str, ...]] = ("translation", "permutation", "cubic rotation")
+
+    name: Literal["water-box"] = "water-box"
+    density: MassDensity = Field(600.4, gt=60, lt=1000, description="mass per volume")
+    model: WaterModel = Field("spce", description="`spce` (Berendsen 1987) or `tip3p` (Jorgensen 1983)")
+    molecules: int = Field(216, ge=32, le=1_000_000, description="number of molecules")
+
+    @property
+    def contents(self) -> Contents:
+        """Three atoms a molecule, in a cube."""
+        return Contents(3 * self.molecules, self.molecules, self.molecules * WATER_MASS, (self.box, self.box, self.box))
+
+    @property
+    def remedy(self) -> str:
+        """A smaller cutoff, or more of the same."""
+        least = math.ceil((2 * self.cutoff) ** 3 * self.density / WATER_MASS)
+        return f"Lower the cutoff, or take at least {least} molecules at this density."
+
+    @property
+    def box(self) -> float:
+        """Edge of the periodic cube, nm."""
+        return math.cbrt(self.molecules * WATER_MASS / self.density)
+
+
+class Molecule(FromFiles):
+    """A molecule in vacuum, its force field from files of Amber, GROMACS or LAMMPS."""
+
+    summary: ClassVar[str] = "a molecule in vacuum, with a force field from files of Amber, GROMACS or LAMMPS"
+    symmetries: ClassVar[tuple[str, ...]] = ("translation", "rotation")
+
+    name: Literal["molecule"] = "molecule"
+    topology: str = Field("alanine-dipeptide.prmtop", description=TOPOLOGY)
+    coordinates: str = Field("alanine-dipeptide.inpcrd", description=COORDINATES)
+    rigid: Literal["none", "h-bonds"] = Field(
+        "h-bonds", description="`h-bonds` keeps the bonds to hydrogen rigid, for steps of 2 fs; `none`"
+    )
 
 
 def locate(name: str) -> Path:
@@ -172,7 +229,7 @@ class ForceFieldDynamics(MethodSpec):
         "molecules with rigid bonds: NVE, NVT by velocity rescaling or Langevin, or NPT by a Monte Carlo barostat"
     )
     version: ClassVar[str] = "1"
-    systems: ClassVar[tuple[str, ...]] = ("water-box", "molecule")
+    systems: ClassVar[tuple[str, ...]] = ("water-box", "molecule", "molecular-box")
     stages: ClassVar[Mapping[str, str]] = {
         "equilibrate": "manybody.engines.molecules.stages:equilibrate",
         "produce": "manybody.engines.molecules.stages:produce",
@@ -218,16 +275,13 @@ class ForceFieldDynamics(MethodSpec):
 
     def suits(self, system: SystemSpec) -> None:
         """No pressure in vacuum. Bonds to hydrogen that are not rigid oscillate within 9 fs: they need steps of a fs or less."""
-        if isinstance(system, WaterBox) and system.electrostatics != "pme" and self.slow_every > 1:
-            refuse(
-                "slow_every",
-                "1 without particle-mesh Ewald",
-                f"{self.slow_every}",
-                "Take `electrostatics: pme`, or leave it out.",
-            )
-        if isinstance(system, Molecule) and self.pressure is not None:
-            refuse("pressure", "none for a molecule in vacuum", f"{self.pressure:g}", "Leave it out, or take a `water-box`.")
-        if isinstance(system, Molecule) and system.rigid == "none" and self.time_step > 0.00125:
+        if isinstance(system, BoxOfMolecules) and system.electrostatics != "pme" and self.slow_every > 1:
+            remedy = "Take `electrostatics: pme`, or leave it out."
+            refuse("slow_every", "1 without particle-mesh Ewald", f"{self.slow_every}", remedy)
+        if not isinstance(system, BoxOfMolecules) and self.pressure is not None:
+            remedy = "Leave it out, or take a `water-box` or `molecular-box`."
+            refuse("pressure", "none for a molecule in vacuum", f"{self.pressure:g}", remedy)
+        if isinstance(system, FromFiles) and system.rigid != "h-bonds" and self.time_step > 0.00125:
             remedy = "Take `time_step: 1 fs`, or `rigid: h-bonds` in the system."
             refuse("time_step", "at most 1.25 fs where bonds to hydrogen are flexible", f"{1e3 * self.time_step:g} fs", remedy)
 
@@ -239,7 +293,7 @@ class ForceFieldDynamics(MethodSpec):
 
     def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
         """Equilibration, then as many segments as the duration takes."""
-        assert isinstance(system, WaterBox | Molecule)
+        assert isinstance(system, MolecularSystem)
         # Langevin thermalises every motion on its own, whatever energy the start had in it.
         start = self._task("equilibrate", system, self.leg(thermostat="langevin", time=self.equilibration), seed, repeat)
         leg, count = self.leg(time=self.segment), segments(self.duration, self.segment)
@@ -247,7 +301,7 @@ class ForceFieldDynamics(MethodSpec):
 
     def conserves(self, system: SystemSpec) -> tuple[Conserved, ...]:
         """The effective energy (energy less heat taken from the thermostat), and momentum where no noise breaks it."""
-        assert isinstance(system, WaterBox | Molecule)
+        assert isinstance(system, MolecularSystem)
         # A drift heats the system until the thermostat carries it off: the offset of T is about drift x thermostat_time.
         offset = 5e-4
         energy = Conserved(
@@ -260,8 +314,8 @@ class ForceFieldDynamics(MethodSpec):
             return (energy,)
         # A rigid bond is kept by moving its atoms, so each step rounds positions, and velocities by that over the step.
         steps, atoms, size = self.leg(time=self.segment).steps, 1000, 1.0
-        if isinstance(system, WaterBox):
-            atoms, size = system.atoms, system.box
+        if isinstance(system, BoxOfMolecules):
+            atoms, size = system.contents.atoms, max(system.contents.edges)
         per_step = 2.3e-16 * size / self.time_step * OXYGEN_MASS / math.sqrt(system.temperature)
         momentum = Conserved(
             series="momentum",
@@ -281,13 +335,13 @@ class ForceFieldDynamics(MethodSpec):
             thermostat="none", pressure=None, time_step=step, time=500 * self.time_step * self.slow_every,
             sample_every=long, frame_every=500 * long,
         )  # fmt: skip
-        assert isinstance(point.system, WaterBox | Molecule)
+        assert isinstance(point.system, MolecularSystem)
         return self._task("conserve", point.system, leg, last.seed, realisation.repeat, {"state": last.digest})
 
     def _task(
         self,
         stage: str,
-        system: WaterBox | Molecule,
+        system: MolecularSystem,
         leg: MoleculeLeg,
         seed: int,
         repeat: int,

@@ -14,8 +14,9 @@ from manybody.core.errors import TaskError
 from manybody.core.protocols import Context
 from manybody.core.task import Output, Progress, Task
 from manybody.engines.molecules.barostat import Barostat
+from manybody.engines.molecules.boxes import MolecularBox
 from manybody.engines.molecules.engine import MoleculeEngine, Trace
-from manybody.engines.molecules.spec import ForceFieldDynamics, Molecule, MoleculeLeg, WaterBox
+from manybody.engines.molecules.spec import ForceFieldDynamics, MolecularSystem, Molecule, MoleculeLeg, WaterBox
 from manybody.engines.molecules.state import MoleculeState
 from manybody.numerics.statistics import linear_drift
 
@@ -47,7 +48,8 @@ def conserve(task: Task, inputs: Mapping[str, Output], context: Context) -> Outp
 
 def engine_of(task: Task, leg: MoleculeLeg, tunes: bool = False) -> MoleculeEngine:
     """The engine of a task's system and a leg; `tunes` lets a barostat find how far it can move."""
-    kind: type[WaterBox] | type[Molecule] = WaterBox if task.system["name"] == "water-box" else Molecule
+    kinds: tuple[type[MolecularSystem], ...] = (WaterBox, Molecule, MolecularBox)
+    (kind,) = (kind for kind in kinds if kind.model_fields["name"].default == task.system["name"])
     system, barostat = kind.model_validate(task.system), None
     if leg.pressure is not None and leg.volume_every is not None:
         barostat = Barostat(leg.pressure, system.temperature, round(leg.volume_every / leg.long_step), tunes)

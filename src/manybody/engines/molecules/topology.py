@@ -5,13 +5,14 @@ Units throughout the engine: nm, kJ/mol, u, e; so times are in ps and temperatur
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from manybody.numerics.bonded import BondedTerms
+from manybody.numerics.bonded import BondedTerms, Form
 from manybody.numerics.constraints import Constraints
 from manybody.numerics.nonbonded import COULOMB, ListedPairs
 
@@ -112,3 +113,77 @@ def with_rigid_hydrogens(topology: Topology) -> Topology:
         kept.append(replace(terms, atoms=terms.atoms[~light], parameters=terms.parameters[~light]))
     rigid = replace(topology.constraints, bonds=np.concatenate(atoms), lengths=np.concatenate(lengths))
     return replace(topology, bonded={**topology.bonded, "bond": tuple(kept)}, constraints=rigid)
+
+
+def with_rigid_water(topology: Topology, only_held: bool = False) -> Topology:
+    """The topology with every molecule H-O-H made rigid at its rest lengths, and the energies inside it gone.
+
+    Its shape is that of its two bonds, and of a bond between its hydrogens or else of its angle; molecules with neither, or
+    with unequal bonds, stay as they are. only_held: just those whose hydrogens are bonded to each other.
+    """
+    waters, legs, bases = _waters(topology, only_held)
+    inside = np.zeros(topology.atoms, dtype=bool)
+    inside[waters] = True
+
+    def outside(terms: BondedTerms) -> BondedTerms:
+        kept = ~inside[terms.atoms[:, 0]]
+        return replace(terms, atoms=terms.atoms[kept], parameters=terms.parameters[kept])
+
+    bonded = {name: tuple(outside(terms) for terms in group) for name, group in topology.bonded.items()}
+    rigid = replace(topology.constraints, waters=waters, legs=legs, bases=bases)
+    return replace(topology, bonded=bonded, constraints=rigid)
+
+
+def _waters(topology: Topology, only_held: bool) -> tuple[Indices, Array, Array]:
+    """Waters [waters, 3] by their atoms, oxygen first, their O-H and their H-H distances."""
+    bonds = _rest(topology, "bond", "harmonic-bond", (0, 1))
+    angles = _rest(topology, "angle", "harmonic-angle", (0, 2))
+    order = np.argsort(topology.molecule, kind="stable")
+    starts = np.flatnonzero(np.diff(topology.molecule[order], prepend=-1))
+    found: list[tuple[list[int], float, float]] = []
+    for first in starts[np.diff(starts, append=topology.atoms) == 3]:
+        atoms = order[first : first + 3]
+        oxygen, *ends = atoms[np.argsort(-topology.numbers[atoms], kind="stable")].tolist()
+        if topology.numbers[[oxygen, *ends]].tolist() != [8, 1, 1]:
+            continue
+        lengths = {bonds.get((min(oxygen, end), max(oxygen, end))) for end in ends}
+        length, across, angle = lengths.pop(), bonds.get(tuple(ends)), angles.get(tuple(ends))
+        if lengths or length is None or (across is None and (only_held or angle is None)):
+            continue
+        found.append(([oxygen, *ends], length, across or 2 * length * math.sin(0.5 * (angle or 0.0))))
+    waters = np.array([row[0] for row in found], dtype=np.int64).reshape(-1, 3)
+    return waters, np.array([row[1] for row in found]), np.array([row[2] for row in found])
+
+
+def _rest(topology: Topology, name: str, form: Form, ends: tuple[int, int]) -> dict[tuple[int, ...], float]:
+    """The rest lengths or angles of the terms of one form, by the atoms at their ends, lower first."""
+    groups = [terms for terms in topology.bonded.get(name, ()) if terms.form == form]
+    rows = [np.sort(terms.atoms[:, ends], axis=1).tolist() for terms in groups]
+    values = [terms.parameters[:, 1].tolist() for terms in groups]
+    return {tuple(row): value for r, v in zip(rows, values, strict=True) for row, value in zip(r, v, strict=True)}
+
+
+def made_whole(positions: Array, bonds: Indices, edges: Array) -> Array:
+    """Positions [atoms, 3] in a box of edges [3], moved by whole edges so that bonds [bonds, 2] cross no face of it.
+
+    The first atom of each molecule stays. Raises `ValueError` where a molecule is bonded to its own image.
+    """
+    near: list[list[int]] = [[] for _ in positions]
+    for first, second in bonds.tolist():
+        near[first].append(second)
+        near[second].append(first)
+    whole, seen = positions.copy(), np.zeros(len(positions), dtype=bool)
+    for start in range(len(positions)):
+        queue = [] if seen[start] else [start]
+        seen[start] = True
+        for atom in queue:  # it grows as atoms are reached
+            for other in near[atom]:
+                if not seen[other]:
+                    apart = positions[other] - whole[atom]
+                    whole[other] -= edges * np.round(apart / edges)
+                    seen[other] = True
+                    queue.append(other)
+    apart = whole[bonds[:, 0]] - whole[bonds[:, 1]]
+    if (np.abs(apart) > 0.5 * edges).any():
+        raise ValueError("a molecule is bonded to its own image")
+    return whole

@@ -1,0 +1,51 @@
+"""Molecules in a rectangular periodic box, from files: a system, typed, torch-free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from manybody.core.errors import InputError
+from manybody.core.spec import refuse
+from manybody.engines.molecules.spec import COORDINATES, TOPOLOGY, BoxOfMolecules, Contents, FromFiles, Rigid
+
+
+class MolecularBox(BoxOfMolecules, FromFiles):
+    """Molecules in a rectangular periodic box, with force field, coordinates and box from files of Amber, GROMACS or LAMMPS."""
+
+    summary: ClassVar[str] = "molecules in a periodic box, from files of Amber, GROMACS or LAMMPS: solutions, liquids"
+    symmetries: ClassVar[tuple[str, ...]] = ("translation", "permutation")
+
+    name: Literal["molecular-box"] = "molecular-box"
+    topology: str = Field("alanine-dipeptide-tip3p.prmtop", description=TOPOLOGY)
+    coordinates: str = Field("alanine-dipeptide-tip3p.inpcrd", description=COORDINATES)
+    rigid: Rigid = Field("h-bonds", description="`h-bonds` keeps bonds to hydrogen, and water, rigid; `water`; or `none`")
+    atoms: int = Field(0, ge=0, description="number of atoms; leave it out, and it is found")
+    molecules: int = Field(0, ge=0, description="number of molecules; leave it out, and it is found")
+    mass: float = Field(0.0, ge=0, description="mass of all atoms, u; leave it out, and it is found")
+    edges: tuple[float, float, float] = Field((0.0, 0.0, 0.0), description="of the box, nm; leave them out, and they are found")
+
+    @property
+    def contents(self) -> Contents:
+        """What the files have."""
+        return Contents(self.atoms, self.molecules, self.mass, self.edges)
+
+    @property
+    def remedy(self) -> str:
+        """A smaller cutoff, or another file."""
+        return "Lower the cutoff, or solvate the molecule in a larger box."
+
+    @classmethod
+    def looked_up(cls, topology: Path, coordinates: Path) -> dict[str, Any]:
+        """Contents and box: the files are read, so what is wrong with them is said here."""
+        from manybody.engines.molecules.formats import read_box  # loads torch: only where a study is read
+
+        try:
+            found, _, edges = read_box(topology, coordinates)
+        except InputError as error:
+            (problem,) = error.problems
+            refuse("topology", problem.expected, f"{problem.where}: {problem.came}", problem.remedy)
+        mass = float(found.masses.sum())
+        return {"atoms": found.atoms, "molecules": found.molecules, "mass": mass, "edges": tuple(edges.tolist())}

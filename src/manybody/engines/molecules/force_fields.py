@@ -1,0 +1,65 @@
+"""The force field of a system, made of its parameters or read from its files."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from manybody.core.errors import InputError, Problem
+from manybody.core.random import Key
+from manybody.engines.molecules.boxes import MolecularBox
+from manybody.engines.molecules.forces import ForceField, ewald_plan
+from manybody.engines.molecules.formats import read_box, read_molecule
+from manybody.engines.molecules.spec import BoxOfMolecules, FromFiles, MolecularSystem, Molecule, WaterBox, content_of
+from manybody.engines.molecules.topology import Array, Topology, with_rigid_hydrogens, with_rigid_water
+from manybody.engines.molecules.water import water_lattice, water_topology
+from manybody.numerics.nonbonded import CutPairs
+
+SKIN = 0.15  # nm that the neighbour lists reach further than the cutoffs: speed, not physics
+CALIBRATION = Key.from_seed(0, "particle-mesh Ewald")  # the configuration its error is measured on is the same everywhere
+
+
+def force_field_of(system: MolecularSystem) -> tuple[ForceField, Array | None]:
+    """The force field of a system, and where its atoms begin, [atoms, 3] in nm; None where that is left to chance.
+
+    Raises `InputError` where a file is missing or differs from the one that was asked for.
+    """
+    if isinstance(system, WaterBox):
+        sample = water_lattice(system.model, system.molecules, system.box, CALIBRATION)
+        return _in_box(system, water_topology(system.model, system.molecules), np.full(3, system.box), sample), None
+    if isinstance(system, MolecularBox):
+        _refuse_other_files(system)
+        topology, positions, edges = read_box(*system.paths)
+        if system.rigid != "none":
+            topology = with_rigid_water(topology)
+        if system.rigid == "h-bonds":
+            topology = with_rigid_hydrogens(topology)
+        return _in_box(system, topology, edges, positions), positions
+    assert isinstance(system, Molecule)
+    return _in_vacuum(system)
+
+
+def _in_box(system: BoxOfMolecules, topology: Topology, box: Array, sample: Array) -> ForceField:
+    """In a box of edges [3]; particle-mesh Ewald as accurate as asked for at positions `sample` [atoms, 3]."""
+    charges = topology.charges if system.electrostatics == "reaction-field" else np.zeros(topology.atoms)
+    cut = CutPairs(topology.species, charges, topology.c12, topology.c6, system.switch, system.cutoff, system.permittivity)
+    ewald = ewald_plan(topology, box, sample, system.force_error, SKIN) if system.electrostatics == "pme" else None
+    return ForceField(topology, box, cut, ewald, system.tail_correction, SKIN)
+
+
+def _in_vacuum(system: Molecule) -> tuple[ForceField, Array]:
+    _refuse_other_files(system)
+    topology, positions, box = read_molecule(*system.paths)
+    if box is not None:
+        remedy = "Take the system `molecular-box`, or strip the solvent and the box with ParmEd or cpptraj."
+        raise InputError(Problem(str(system.paths[1]), "a molecule in vacuum", "a periodic box", remedy))
+    if system.rigid == "h-bonds":
+        topology = with_rigid_hydrogens(topology)
+    return ForceField(topology), positions
+
+
+def _refuse_other_files(system: FromFiles) -> None:
+    missing = [path for path in system.paths if not path.is_file()]
+    if missing or content_of(*system.paths) != system.content:
+        where, came = ", ".join(map(str, system.paths)), f"{missing[0]} missing" if missing else "other content"
+        remedy = "Copy the files of the study to this machine, or run it where they are."
+        raise InputError(Problem(where, f"files of content {system.content[:12]}", came, remedy))
