@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
 
@@ -58,9 +58,11 @@ class PairPotential:
     @property
     def digest(self) -> str:
         """The identity of the generated kernel: the formula and all the code it is compiled with."""
-        texts = [_TEMPLATE.read_text(encoding="utf-8")]
-        texts += [_TEMPLATE.with_name(name).read_text(encoding="utf-8") for name in _BUILT_IN]
-        return digest_document([self.expression, self.parameters, version("numba"), *texts])
+        return kernel_digest(self.expression, self.parameters)
+
+    def source(self) -> str:
+        """The text of the generated kernel."""
+        return generate(self)
 
     def bind(self, values: Mapping[str, float]) -> PairKernel:
         """The compiled kernel with a value for each parameter."""
@@ -71,11 +73,26 @@ class PairPotential:
         return PairKernel(self, np.array([float(values[name]) for name in self.parameters]))
 
 
+class Generated(Protocol):
+    """What a kernel is made from: a formula, or a look-up in a table."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def digest(self) -> str:
+        """The identity of the kernel's text."""
+
+    def source(self) -> str:
+        """The kernel's text."""
+
+
 @dataclass(frozen=True)
 class PairKernel:
     """A potential with its parameters, compiled. `module` holds the functions of `pair_template.py`."""
 
-    potential: PairPotential
+    potential: Generated
     values: np.ndarray = field(compare=False)
 
     @cached_property
@@ -83,7 +100,7 @@ class PairKernel:
         """The generated module; generated now where the cache does not have it."""
         path = jit.kernel_path(self.potential.digest)
         if not path.exists():
-            jit.keep_source(path, generate(self.potential))
+            jit.keep_source(path, self.potential.source())
         jit.start_threads()
         return jit.load_module(path)
 
@@ -117,12 +134,23 @@ LENNARD_JONES = PairPotential("lennard-jones", "4*epsilon*((sigma/r)**12 - (sigm
 # --- generation ------------------------------------------------------------------------------------------------
 
 
+def kernel_digest(*what: Any) -> str:
+    """The identity of a kernel made from `what` is particular to it, and all the code it is compiled with."""
+    texts = [_TEMPLATE.read_text(encoding="utf-8")]
+    texts += [_TEMPLATE.with_name(name).read_text(encoding="utf-8") for name in _BUILT_IN]
+    return digest_document([*what, version("numba"), *texts])
+
+
+def kernel_source(title: str, functions: str) -> str:
+    """The template with `functions` between its marks."""
+    head = f'"""{title} Generated; do not edit."""\n\nimport math\n'
+    body = _TEMPLATE.read_text(encoding="utf-8").split("from __future__ import annotations\n", 1)[1]
+    return head + MARKED.sub(lambda _: functions, body)
+
+
 def generate(potential: PairPotential) -> str:
     """The source of a potential's kernel module."""
-    head = f'"""Pair kernel of `{potential.name}`: {potential.expression}. Generated; do not edit."""\n\nimport math\n'
-    body = _TEMPLATE.read_text(encoding="utf-8").split("from __future__ import annotations\n", 1)[1]
-    text, _ = formula(potential)
-    return head + MARKED.sub(lambda _: text, body)
+    return kernel_source(f"Pair kernel of `{potential.name}`: {potential.expression}.", formula(potential)[0])
 
 
 def formula(potential: PairPotential) -> tuple[str, int]:
