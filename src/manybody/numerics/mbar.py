@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numba import prange
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.special import logsumexp
 
 from manybody.core.errors import InputError, Problem, TaskError
@@ -40,14 +40,29 @@ MOST_STEPS = 500  # ten or so are the rule, some tens where the start is far off
 class Mixture:
     """What MBAR makes of the samples of several states.
 
-    free_energies [states]: of each over kT, the first 0; covariance [states, states]: of these, for independent samples
-    (the first row and column 0); log_density [samples]: log sum_k N_k exp(f_k - u_k(n)), the mixture that samples are from.
+    free_energies [states]: of each over kT, the first 0; log_density [samples]: log sum_k N_k exp(f_k - u_k(n)), the mixture
+    that samples are from; overlap [states, states]: A_kl = sum_n p_k(n) p_l(n), whose rows add up to `counts` [states];
+    times [samples]: how often each counts.
     """
 
     free_energies: Array
-    covariance: Array
     log_density: Array
+    overlap: Array
+    counts: Array
     times: Array
+
+    @cached_property
+    def covariance(self) -> Array:
+        """Of the free energies less the first, for independent samples: [states, states], the first row and column 0.
+
+        It is H^-1 V H^-1 with V = A - A N^-1 A, the variance of held as each state has a given number of samples. With
+        H = N - A that is H^-1 (N - H) N^-1 = H^-1 - N^-1 (Tan 2004).
+        """
+        scale, lower = 1 / np.sqrt(self.counts[1:]), _lower(self.counts, self.overlap)
+        found = np.zeros_like(self.overlap)
+        found[1:, 1:] = scale[:, None] * np.array([_solved(lower, row) for row in np.diag(scale)]).T
+        found[1:, 1:] -= np.diag(1 / self.counts[1:]) + 1 / self.counts[0]
+        return found
 
     @property
     def errors(self) -> Array:
@@ -91,7 +106,7 @@ def mixture(energies: Array, counts: Indices, guess: Array | None = None, times:
     for _ in range(MOST_STEPS):
         density, held, overlap = _swept(energies, free + np.log(sampled), times)
         if ends:
-            return Mixture(free, _covariance(held, overlap, sampled), density, times)
+            return Mixture(free, density, overlap, sampled, times)
         step = _newton_step(held, overlap, sampled)
         if step is None:
             step = np.clip(np.log(sampled / np.maximum(held, ROUND_OFF)), math.log(ROUND_OFF), -math.log(ROUND_OFF))
@@ -121,42 +136,53 @@ def _refuse_unless_sound(energies: Array, counts: Array, times: Array) -> None:
 
 def _newton_step(held: Array, overlap: Array, counts: Array) -> Array | None:
     """H^-1 (N - held) with its first element 0, [states]; None where H is singular to rounding."""
-    factor = _factorised(held, overlap)
-    if factor is None:
+    if (held <= 0).any() or (lower := _lower(held, overlap))[0, 0] == 0:
         return None
-    scale, lower = factor
-    step = scale * cho_solve(lower, scale * (counts - held)[1:])
-    return np.concatenate([[0.0], step]) if np.isfinite(step).all() else None
+    scale = 1 / np.sqrt(held[1:])
+    return np.concatenate([[0.0], scale * _solved(lower, scale * (counts - held)[1:])])
 
 
-def _factorised(held: Array, overlap: Array) -> tuple[Array, tuple[Array, bool]] | None:
-    """1 / sqrt(held) and the Cholesky factor of H scaled by it, without the first state: its eigenvalues are at most 1.
+def _lower(held: Array, overlap: Array) -> Array:
+    """The Cholesky factor of H without the first state, scaled by 1 / sqrt(held) from both sides: [states - 1, states - 1].
 
-    None where they are not all above rounding: where the share that states exchange cannot be told from nothing.
+    All zeros where an eigenvalue, at most 1 now, is not above rounding: states exchange nothing that can be told from it.
     """
-    if (held <= 0).any():
-        return None
     scale = 1 / np.sqrt(held[1:])
     scaled = -overlap[1:, 1:] * scale[:, None] * scale
     scaled[np.diag_indices_from(scaled)] += 1 - len(held) * ROUND_OFF
-    try:
-        return scale, cho_factor(scaled, lower=True, overwrite_a=True)
-    except LinAlgError:
-        return None
+    return _factorised(scaled)
 
 
-def _covariance(held: Array, overlap: Array, counts: Array) -> Array:
-    """Of the free energies less the first: H^-1 - 1/N, as the number of samples of each state is given, [states, states].
+@jit.kernel
+def _factorised(matrix: np.ndarray) -> np.ndarray:
+    """The lower Cholesky factor; zeros where there is none. Not LAPACK's: its threads and Numba's get in each other's way."""
+    lower = np.zeros_like(matrix)
+    for i in range(matrix.shape[0]):
+        for j in range(i + 1):
+            rest = matrix[i, j]
+            for k in range(j):
+                rest -= lower[i, k] * lower[j, k]
+            if i > j:
+                lower[i, j] = rest / lower[j, j]
+            elif rest > 0:
+                lower[i, i] = math.sqrt(rest)
+            else:
+                return np.zeros_like(matrix)
+    return lower
 
-    From H^-1 V H^-1 with V = A - A N^-1 A, the variance of held; with H = N - A it is H^-1 (N - H) N^-1 (Tan 2004).
-    """
-    factor = _factorised(held, overlap)
-    if factor is None:
-        raise TaskError("MBAR's errors have no bound: states hardly overlap. Take more of them, closer ones, or sample longer.")
-    scale, lower = factor
-    found = np.zeros_like(overlap)
-    found[1:, 1:] = scale[:, None] * cho_solve(lower, np.eye(len(scale))) * scale
-    found[1:, 1:] -= np.diag(1 / counts[1:]) + 1 / counts[0]
+
+@jit.kernel
+def _solved(lower: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """x of L L^T x = right."""
+    found = right.copy()
+    for i in range(found.size):
+        for k in range(i):
+            found[i] -= lower[i, k] * found[k]
+        found[i] /= lower[i, i]
+    for i in range(found.size - 1, -1, -1):
+        found[i] /= lower[i, i]
+        for k in range(i):
+            found[k] -= lower[i, k] * found[i]
     return found
 
 
