@@ -8,7 +8,15 @@ import pytest
 from scipy import stats
 
 from manybody.core.random import Key
-from manybody.numerics.barostats import Piston, VolumeMoves, log_acceptance, log_acceptance_at_constant_enthalpy, push_piston
+from manybody.numerics.barostats import (
+    EdgePistons,
+    Piston,
+    VolumeMoves,
+    log_acceptance,
+    log_acceptance_at_constant_enthalpy,
+    push_edges,
+    push_piston,
+)
 from manybody.numerics.nose_hoover import WEIGHTS, NoseHooverChain, exchange
 
 ATOMS, KT, PRESSURE = 10, 0.8, 0.5
@@ -105,9 +113,97 @@ def test_ideal_gas_under_a_piston():
         assert abs(values.mean() - expected) < 4 * error
 
 
-def test_push_reversed_undoes_itself():
-    piston = Piston(1.2, 0.9, 0.7, 57.0)
-    rate, factor = piston.push(0.2, 25.0, -13.0, 80.0, 0.05)
-    back, again = piston.push(-rate, 25.0 * factor**2, -13.0, 80.0, 0.05)
-    assert -back == pytest.approx(0.2, abs=1e-14)
-    assert factor * again == pytest.approx(1.0, abs=1e-14)
+@pytest.mark.parametrize("kind", [Piston, EdgePistons])
+def test_push_reversed_undoes_itself(kind):
+    piston, rates = kind(1.2, 0.9, 0.7, 57.0), np.full(3, 0.2) if kind is Piston else np.array([0.2, -0.1, 0.3])
+    kinetic, virial = np.array([7.0, 8.0, 10.0]), np.array([-3.0, -9.0, -1.0])
+    after, factors = piston.push(rates, kinetic, virial, 80.0, 0.05)
+    back, again = piston.push(-after, kinetic * factors**2, virial, 80.0, 0.05)
+    np.testing.assert_allclose(-back, rates, atol=1e-14)
+    np.testing.assert_allclose(factors * again, 1.0, atol=1e-14)
+
+
+def test_pistons_at_the_edges_move_as_one_under_equal_loads():
+    """With kinetic energies and virials that are equal in all directions both kinds of piston do the same."""
+    equal, rates = np.full(3, 1 / 3), np.full(3, 0.2)
+    for one, edges in zip(
+        Piston(1.2, 0.9, 0.7, 57.0).push(rates, 25.0 * equal, -13.0 * equal, 80.0, 0.05),
+        EdgePistons(1.2, 0.9, 0.7, 57.0).push(rates, 25.0 * equal, -13.0 * equal, 80.0, 0.05),
+        strict=True,
+    ):
+        np.testing.assert_allclose(edges, one, rtol=1e-14)
+
+
+@numba.njit
+def stretch(logs, stiffness, draw, masses, weights, pressure, kT, freedom, mass, dt, record):
+    """An ideal gas in a box of edges exp(logs) with an energy stiffness logs^2 / 2 an edge; record [steps, 3] keeps the logs.
+
+    Velocities are drawn anew at every step (`draw` [steps, 3], chi-square), since an ideal gas has no collisions that would
+    exchange energy between directions. The pistons have a chain.
+    """
+    rates, virial, kinetic, factors = np.zeros(3), np.empty(3), np.empty(3), np.ones(3)
+    chain = np.full((2, masses.size), 0.3)
+    for step in range(record.shape[0]):
+        for half in range(2):
+            if half == 0:
+                swing(rates, mass, chain, masses, kT, weights, 0.5 * dt)
+            for a in range(3):
+                virial[a] = -stiffness * logs[a]
+                kinetic[a] = 0.5 * kT * draw[step, a] if half == 0 else kinetic[a] * factors[a] ** 2
+            volume = math.exp(logs[0] + logs[1] + logs[2])
+            factors = push_edges(rates, kinetic, virial, volume, pressure, freedom, mass, 0.5 * dt)
+            for a in range(3):
+                logs[a] += dt * rates[a] if half == 0 else 0.0
+        swing(rates, mass, chain, masses, kT, weights, 0.5 * dt)
+        for a in range(3):
+            record[step, a] = logs[a]
+    return record
+
+
+@numba.njit
+def swing(rates, mass, chain, masses, kT, weights, time):
+    """The chain of the pistons acts on them, in place."""
+    motion = 0.5 * mass * (rates[0] ** 2 + rates[1] ** 2 + rates[2] ** 2)
+    factor = exchange(motion, chain, masses, 3.0, kT, weights, time)
+    for a in range(3):
+        rates[a] *= factor
+
+
+def stretching(pressure, stiffness, dt, steps):
+    freedom = 3.0 * ATOMS - 3
+    pistons, bath = EdgePistons(pressure, KT, 1.0, freedom), NoseHooverChain(KT, 1.0, 3.0, 4)
+    draw = np.random.default_rng(5).chisquare(ATOMS - 1, (steps, 3))
+    return stretch(
+        np.full(3, 0.9), stiffness, draw, bath.masses, np.array(WEIGHTS[3]), pressure, KT, freedom, pistons.mass, dt,
+        np.empty((steps, 3)),
+    )  # fmt: skip
+
+
+def agrees(values, expected):
+    """The mean of a series [blocks x ..] is `expected` within 4 standard errors and the splitting's O(dt^2), 1e-3 of it."""
+    blocks = values.reshape(50, -1).mean(axis=1)
+    error = blocks.std(ddof=1) / math.sqrt(50)
+    assert error < 0.05 * abs(expected)
+    assert abs(blocks.mean() - expected) < 4 * error + 1e-3 * abs(expected)
+
+
+def test_ideal_gas_under_pistons_at_the_edges():
+    """V has the density V^(N-1) exp(-P V / kT), whatever the shape does, which nothing holds."""
+    logs, unit = stretching(PRESSURE, 0.0, 0.04, 400_000), KT / PRESSURE
+    volumes = np.exp(logs.sum(axis=1))
+    agrees(volumes, ATOMS * unit)  # the neighbouring shape N + 1 would be 10 % off
+    agrees((volumes - ATOMS * unit) ** 2, ATOMS * unit**2)
+    assert np.ptp(logs[:, 0] - logs[:, 1]) > 1.0
+
+
+def test_edges_are_distributed_each_for_itself():
+    """Without a pressure, V^N exp(-k sum ln(L)^2 / 2 kT): every ln L is normal with mean N kT / k and variance kT / k."""
+    stiffness = 8.0
+    logs = stretching(0.0, stiffness, 0.04, 400_000)
+    mean, variance = ATOMS * KT / stiffness, KT / stiffness
+    for axis in range(3):
+        agrees(logs[:, axis], mean)
+        agrees((logs[:, axis] - mean) ** 2, variance)
+        assert stats.kstest(logs[::1000, axis], stats.norm(mean, math.sqrt(variance)).cdf).pvalue > 1e-3
+    correlation = np.corrcoef(logs[::1000].T) - np.eye(3)
+    assert np.abs(correlation).max() < 4 / math.sqrt(len(logs[::1000]))

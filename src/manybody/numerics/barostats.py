@@ -15,13 +15,23 @@ with e the strain rate and W = (freedom + 3) kT tau^2 the mass of the piston:
 and heat baths act on particles and piston. E + P V + W e^2 / 2 and the energies of the baths are conserved together. Where
 the total momentum is zero and freedom = 3 N - 3, the volume has the distribution V^(N-1) exp(-(U + P V) / kT): one
 factor V is lost with the centre of mass.
+
+An orthorhombic box has a strain rate e_a for each edge L_a, with e their sum: the diagonal of the same paper's fully flexible
+box (also M. E. Tuckerman, J. Alejandre, R. Lopez-Rendon, A. L. Jochim and G. J. Martyna, J. Phys. A 39, 5629 (2006)), with a
+piston of mass W_a = W / 3 at each:
+
+    dr_a/dt = v_a + e_a r_a        dL_a/dt = e_a L_a        dv_a/dt = f_a - (e_a + e / freedom) v_a
+    W_a de_a/dt = 2 K_a + 2 K / freedom + virial_a - P V
+
+where K_a and virial_a = sum r_a f_a over pairs belong to direction a. With equal rates it is the piston above. The distribution
+of the edges is V^N exp(-(U + P V) / kT) times the d ln L_a; that of the volume again has V^(N-1) dV.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -97,24 +107,94 @@ def push_piston(
     return rate, factor
 
 
+@kernel
+def push_edges(
+    rates: np.ndarray, kinetic: np.ndarray, virial: np.ndarray, volume: float, pressure: float, freedom: float, mass: float,
+    time: float,
+) -> np.ndarray:  # fmt: skip
+    """The same for a piston at each edge: changes the strain `rates` [3] in place, returns the factors on the velocities [3].
+
+    kinetic, virial: of each direction, [3].
+    """
+    factors = np.empty(3)
+    total = kinetic[0] + kinetic[1] + kinetic[2]
+    for a in range(3):
+        rates[a] += 0.5 * time * (2.0 * kinetic[a] + 2.0 * total / freedom + virial[a] - pressure * volume) / mass
+    total, growth = 0.0, rates[0] + rates[1] + rates[2]
+    for a in range(3):
+        factors[a] = math.exp(-(rates[a] + growth / freedom) * time)
+        total += kinetic[a] * factors[a] * factors[a]
+    for a in range(3):
+        own = kinetic[a] * factors[a] * factors[a]
+        rates[a] += 0.5 * time * (2.0 * own + 2.0 * total / freedom + virial[a] - pressure * volume) / mass
+    return factors
+
+
 @dataclass(frozen=True)
 class Piston:
-    """The piston of Martyna, Tobias and Klein at `pressure`, for `freedom` degrees of freedom; `time` is its relaxation time."""
+    """The piston of Martyna, Tobias and Klein at `pressure`, for `freedom` degrees of freedom; `time` is its relaxation time.
+
+    It moves all edges together: of what comes for each direction, [3], the sums count, and the three strain rates are equal.
+    """
 
     pressure: float
     kT: float
     time: float
     freedom: float
 
+    motions: ClassVar[int] = 1  # degrees of freedom that the piston has itself
+
     @property
     def mass(self) -> float:
         """W = (freedom + 3) kT tau^2."""
         return (self.freedom + 3) * self.kT * self.time**2
 
-    def push(self, rate: float, kinetic: float, virial: float, volume: float, time: float) -> tuple[float, float]:
-        """The strain rate after `time`, and the factor on the velocities."""
-        return push_piston(rate, kinetic, virial, volume, self.pressure, self.freedom, self.mass, time)
+    def push(
+        self, rates: np.ndarray, kinetic: np.ndarray, virial: np.ndarray, volume: float, time: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The strain rates after `time`, and the factors on the velocities; all [3], by direction."""
+        sums = float(kinetic.sum()), float(virial.sum())
+        rate, factor = push_piston(float(rates[0]), *sums, volume, self.pressure, self.freedom, self.mass, time)
+        return np.full(3, rate), np.full(3, factor)
 
-    def energy(self, rate: float, volume: float) -> float:
-        """The piston's part of the conserved quantity, P V + W e^2 / 2."""
-        return self.pressure * volume + 0.5 * self.mass * rate**2
+    def kinetic(self, rates: np.ndarray) -> float:
+        """The energy of its motion, W e^2 / 2."""
+        return 0.5 * self.mass * float(rates[0]) ** 2
+
+    def thermal(self, generator: np.random.Generator) -> np.ndarray:
+        """Strain rates [3] as they are at temperature kT."""
+        return np.full(3, generator.standard_normal() * math.sqrt(self.kT / self.mass))
+
+
+@dataclass(frozen=True)
+class EdgePistons:
+    """A piston at each edge of an orthorhombic box; otherwise as `Piston`."""
+
+    pressure: float
+    kT: float
+    time: float
+    freedom: float
+
+    motions: ClassVar[int] = 3
+
+    @property
+    def mass(self) -> float:
+        """W_a = (freedom + 3) kT tau^2 / 3, of each."""
+        return (self.freedom + 3) * self.kT * self.time**2 / 3
+
+    def push(
+        self, rates: np.ndarray, kinetic: np.ndarray, virial: np.ndarray, volume: float, time: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The strain rates after `time`, and the factors on the velocities; all [3], by direction."""
+        after = rates.copy()
+        factors = push_edges(after, kinetic, virial, volume, self.pressure, self.freedom, self.mass, time)
+        return after, factors
+
+    def kinetic(self, rates: np.ndarray) -> float:
+        """The energy of their motion, sum W_a e_a^2 / 2."""
+        return 0.5 * self.mass * float(rates @ rates)
+
+    def thermal(self, generator: np.random.Generator) -> np.ndarray:
+        """Strain rates [3] as they are at temperature kT."""
+        rates: np.ndarray = generator.standard_normal(3) * math.sqrt(self.kT / self.mass)
+        return rates

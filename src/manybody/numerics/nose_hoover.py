@@ -72,6 +72,10 @@ class NoseHooverChain:
         """A chain at rest, [2, length]: xi and v."""
         return np.zeros((2, self.length))
 
+    def thermal(self, generator: np.random.Generator) -> np.ndarray:
+        """A chain that moves as at temperature kT, [2, length]: v_j normal of variance kT / Q_j."""
+        return np.stack([np.zeros(self.length), generator.standard_normal(self.length) * np.sqrt(self.kT / self.masses)])
+
     def exchange(self, kinetic: float, chain: np.ndarray, time: float) -> tuple[float, np.ndarray]:
         """The factor on the velocities, and the chain, after it has acted for `time`."""
         after = chain.copy()

@@ -5,57 +5,84 @@ M. L. Klein, Mol. Phys. 87, 1117 (1996), section 4). With D = `stride` time step
 
     chains(D/2) push(D/2) dilate(D/2) Verlet(D) dilate(D/2) push(D/2) chains(D/2),
 
-symmetric, time-reversible, and of second order in D. No random number is drawn after the start.
+symmetric, time-reversible, and of second order in D. No random number is drawn after the start. The box has one strain rate,
+or one for each edge.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from manybody.core.random import Key
-from manybody.engines.particles.engine import ExplodedError, LiquidEngine
+from manybody.engines.particles.engine import ExplodedError, LiquidEngine, Trace
 from manybody.engines.particles.known_answers import pressure_tail
-from manybody.engines.particles.spec import LennardJonesLiquid
+from manybody.engines.particles.spec import BoxCoupling, LennardJonesLiquid
 from manybody.engines.particles.state import ParticleState
-from manybody.numerics.barostats import Piston
+from manybody.numerics.barostats import EdgePistons, Piston
 from manybody.numerics.nose_hoover import NoseHooverChain
+from manybody.numerics.pair_sums import CompiledSums, Formula, PlainSums
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What the pairs of a configuration add up to: energy (shifted), their number, and the virial by direction, [3].
+
+    Where only its sum matters, each direction has a third of it.
+    """
+
+    energy: float
+    pairs: float
+    virial: np.ndarray
 
 
 @dataclass(frozen=True)
 class ExtendedState:
-    """Particles, the chain of their heat bath and that of the piston's, [2, length] each, and the piston's strain rate.
+    """Particles, the chain of their heat bath and that of the piston's, [2, length] each, and strain rates by edge, [3].
 
-    potential_energy (shifted) and virial are those of the positions.
+    sums are those of the positions.
     """
 
     particles: ParticleState
     chain: np.ndarray
     piston_chain: np.ndarray
-    rate: float
-    potential_energy: float
-    virial: float
+    rates: np.ndarray
+    sums: Sums
 
 
 @dataclass(frozen=True)
 class ExtendedTrace:
-    """What cycles recorded, [cycles] each: energies of the particles, virial, volume, and the conserved energy of all."""
+    """What cycles recorded: particles, box [cycles, 3], and the conserved energy of all, [cycles].
 
-    potential_energy: np.ndarray
-    kinetic_energy: np.ndarray
-    virial: np.ndarray
-    volume: np.ndarray
-    conserved: np.ndarray
+    The heat of `particles` is what baths and piston gave, so that their energy less heat is the conserved one.
+    """
+
+    particles: Trace
+    box: np.ndarray
+
+    @property
+    def volume(self) -> np.ndarray:
+        """[cycles]."""
+        volumes: np.ndarray = self.box.prod(axis=1)
+        return volumes
+
+    @property
+    def conserved(self) -> np.ndarray:
+        """The energy of particles, baths and piston, [cycles]."""
+        energy: np.ndarray = self.particles.potential_energy + self.particles.kinetic_energy - self.particles.heat
+        return energy
 
 
 class ExtendedEngine:
     """A Lennard-Jones system with Nosé-Hoover chains, and a piston where `pressure` is given; a step is a cycle.
 
-    Passes `manybody.testing.engine`. Where the system has its tail correction, the pressure of pairs beyond the cutoff is
-    added at g(r) = 1. With the piston the volume is distributed as `manybody.numerics.barostats` says.
+    With `coupling` ``anisotropic`` each edge has a piston of its own. Passes `manybody.testing.engine`. Where the system has
+    its tail correction, the pressure of pairs beyond the cutoff is added at g(r) = 1. With the piston the volume is distributed
+    as `manybody.numerics.barostats` says.
     """
 
     def __init__(
@@ -68,12 +95,15 @@ class ExtendedEngine:
         chain_length: int = 3,
         stride: int = 5,
         threads: int = 1,
+        coupling: BoxCoupling = "isotropic",
+        device: str = "cpu",
     ) -> None:
-        self.liquid = LiquidEngine(system, time_step, "none", threads=threads)
+        self.liquid = LiquidEngine(system, time_step, "none", device=device, threads=threads)
         kT, freedom = system.temperature, float(self.liquid.freedom)
+        kind = EdgePistons if coupling == "anisotropic" else Piston
         self.bath = NoseHooverChain(kT, thermostat_time, freedom, chain_length)
-        self.piston_bath = NoseHooverChain(kT, piston_time, 1.0, chain_length)
-        self.piston = None if pressure is None else Piston(pressure, kT, piston_time, freedom)
+        self.piston_bath = NoseHooverChain(kT, piston_time, float(kind.motions), chain_length)
+        self.piston = None if pressure is None else kind(pressure, kT, piston_time, freedom)
         self.stride = stride
         self.tail = pressure_tail(1.0, system.cutoff) if system.tail_correction and self.piston else 0.0
 
@@ -81,9 +111,27 @@ class ExtendedEngine:
         """The lattice of the system's density, as `LiquidEngine.init` has it; baths and piston at rest."""
         return self.adopt(self.liquid.init(key))
 
-    def adopt(self, particles: ParticleState) -> ExtendedState:
-        """Particles from elsewhere, with baths and piston at rest."""
-        return ExtendedState(particles, self.bath.rest, self.piston_bath.rest, 0.0, *self._evaluate(particles))
+    def adopt(
+        self,
+        particles: ParticleState,
+        chain: np.ndarray | None = None,
+        piston_chain: np.ndarray | None = None,
+        rates: np.ndarray | None = None,
+    ) -> ExtendedState:
+        """Particles from elsewhere, with baths and piston as given, or at rest."""
+        return ExtendedState(
+            particles,
+            self.bath.rest if chain is None else chain,
+            self.piston_bath.rest if piston_chain is None else piston_chain,
+            np.zeros(3) if rates is None else rates,
+            self._evaluate(particles),
+        )
+
+    def thermal(self, particles: ParticleState) -> ExtendedState:
+        """Particles from elsewhere, with baths and piston that move as at the temperature, by the key of the state."""
+        generator = particles.key.derive("baths", particles.step).generator()
+        chains = self.bath.thermal(generator), self.piston_bath.thermal(generator)
+        return self.adopt(particles, *chains, self.piston.thermal(generator) if self.piston else None)
 
     def step(self, state: ExtendedState, steps: int = 1) -> ExtendedState:
         """The state `steps` cycles later."""
@@ -92,31 +140,34 @@ class ExtendedEngine:
     def record(self, state: ExtendedState, cycles: int) -> tuple[ExtendedState, ExtendedTrace]:
         """Advance by `cycles`. Raises `ExplodedError` where the run explodes or the box falls below twice the cutoff."""
         self.liquid.refuse_runaway(state.particles)  # one atom's haste would reach all others through the bath at once
-        rows = np.empty((cycles, 5))
-        for row in rows:
+        rows, boxes, momenta = np.empty((cycles, 5)), np.empty((cycles, 3)), np.empty((cycles, 3))
+        for cycle in range(cycles):
             before = state.particles
             try:
                 state = self._cycle(state)
             except ExplodedError as error:
                 raise ExplodedError(str(error), before) from error
-            kinetic, volume = _kinetic(state.particles), float(state.particles.box.prod())
-            row[:] = state.potential_energy, kinetic, state.virial, volume, self._energy(state, kinetic, volume)
-        return state, ExtendedTrace(*rows.T.copy())
+            energy, kinetic = state.sums.energy, float(_kinetic(state.particles).sum())
+            heat = energy + kinetic - self._energy(state)
+            rows[cycle] = energy, float(state.sums.virial.sum()), state.sums.pairs, kinetic, heat
+            boxes[cycle] = _numpy(state.particles.box)
+            momenta[cycle] = _numpy(state.particles.velocities.sum(dim=0))
+        energies, virials, pairs, kinetics, heats = rows.T.copy()
+        return state, ExtendedTrace(Trace(energies, virials, pairs, kinetics, heats, momenta), boxes)
 
     def observables(self, state: ExtendedState) -> dict[str, float]:
         """Those of the particles, and the density."""
-        density = self.liquid.system.atoms / float(state.particles.box.prod())
+        density = self.liquid.system.atoms / _volume(state.particles)
         return self.liquid.observables(state.particles) | {"density": density}
 
     def conserved(self, state: ExtendedState) -> dict[str, float]:
         """The energy of particles, baths and piston, in units of kT a degree of freedom."""
-        volume = float(state.particles.box.prod())
-        return {"extended_energy": self._energy(state, _kinetic(state.particles), volume) / (self.bath.freedom * self.bath.kT)}
+        return {"extended_energy": self._energy(state) / (self.bath.freedom * self.bath.kT)}
 
     def symmetric(self, state: ExtendedState, key: Key) -> Iterator[tuple[str, ExtendedState]]:
-        """A random image of `state` under each symmetry of the system."""
+        """A random image of `state` under each symmetry of the system; baths and piston are at rest, which no observable sees."""
         for name, image in self.liquid.symmetric(state.particles, key):
-            yield name, replace(state, particles=image)
+            yield name, self.adopt(image)
 
     @staticmethod
     def reversed(state: ExtendedState) -> ExtendedState:
@@ -124,66 +175,86 @@ class ExtendedEngine:
         back = np.array([[1.0], [-1.0]])
         particles = replace(state.particles, velocities=-state.particles.velocities)
         return replace(
-            state, particles=particles, chain=state.chain * back, piston_chain=state.piston_chain * back, rate=-state.rate
+            state, particles=particles, chain=state.chain * back, piston_chain=state.piston_chain * back, rates=-state.rates
         )
 
     def _cycle(self, state: ExtendedState) -> ExtendedState:
         span = self.stride * self.liquid.time_step
         state = self._dilate(self._push(self._chains(state, 0.5 * span), 0.5 * span), 0.5 * span)
         particles, trace = self.liquid.record(state.particles, self.stride, 1)
-        state = replace(
-            state, particles=particles, potential_energy=float(trace.potential_energy[0]), virial=float(trace.virial[0])
-        )
-        state = self._dilate(state, 0.5 * span)
+        sums = Sums(float(trace.potential_energy[0]), float(trace.pairs[0]), np.full(3, float(trace.virial[0]) / 3))
+        state = self._dilate(replace(state, particles=particles, sums=sums), 0.5 * span)
         if self.piston is not None:
-            energy, virial = self._evaluate(state.particles)
-            state = replace(state, potential_energy=energy, virial=virial)
+            state = replace(state, sums=self._evaluate(state.particles))
         return self._chains(self._push(state, 0.5 * span), 0.5 * span)
 
     def _chains(self, state: ExtendedState, time: float) -> ExtendedState:
         """Both heat baths act."""
-        factor, chain = self.bath.exchange(_kinetic(state.particles), state.chain, time)
-        state = replace(state, particles=_faster(state.particles, factor), chain=chain)
+        factor, chain = self.bath.exchange(float(_kinetic(state.particles).sum()), state.chain, time)
+        state = replace(state, particles=_faster(state.particles, np.full(3, factor)), chain=chain)
         if self.piston is None:
             return state
-        factor, chain = self.piston_bath.exchange(0.5 * self.piston.mass * state.rate**2, state.piston_chain, time)
-        return replace(state, rate=state.rate * factor, piston_chain=chain)
+        factor, chain = self.piston_bath.exchange(self.piston.kinetic(state.rates), state.piston_chain, time)
+        return replace(state, rates=state.rates * factor, piston_chain=chain)
 
     def _push(self, state: ExtendedState, time: float) -> ExtendedState:
         """Pressure and piston act on each other."""
         if self.piston is None:
             return state
-        volume = float(state.particles.box.prod())
-        virial = state.virial + 3 * self.tail * self.liquid.system.atoms**2 / volume
-        rate, factor = self.piston.push(state.rate, _kinetic(state.particles), virial, volume, time)
-        return replace(state, particles=_faster(state.particles, factor), rate=rate)
+        volume = _volume(state.particles)
+        virial = state.sums.virial + self.tail * self.liquid.system.atoms**2 / volume
+        rates, factors = self.piston.push(state.rates, _kinetic(state.particles), virial, volume, time)
+        return replace(state, particles=_faster(state.particles, factors), rates=rates)
 
     def _dilate(self, state: ExtendedState, time: float) -> ExtendedState:
-        """Box and positions grow at the strain rate."""
+        """Box and positions grow at the strain rates."""
         if self.piston is None:
             return state
-        factor = math.exp(state.rate * time)
-        grown = replace(state.particles, positions=state.particles.positions * factor, box=state.particles.box * factor)
+        by = torch.from_numpy(np.exp(state.rates * time)).to(state.particles.box)
+        grown = replace(state.particles, positions=state.particles.positions * by, box=state.particles.box * by)
         return replace(state, particles=grown)
 
-    def _evaluate(self, particles: ParticleState) -> tuple[float, float]:
-        """Potential energy (shifted) and virial."""
+    def _evaluate(self, particles: ParticleState) -> Sums:
+        """The sums over pairs; the virial by direction where edges move for themselves."""
         self.liquid.refuse_narrow(particles.box, particles)
         _, energy, virial, pairs = self.liquid.evaluate(particles.positions, particles.box)
-        return energy - self.liquid.shift * pairs, virial
+        by_direction = self._virials(particles) if isinstance(self.piston, EdgePistons) else np.full(3, virial / 3)
+        return Sums(energy - self.liquid.shift * pairs, pairs, by_direction)
 
-    def _energy(self, state: ExtendedState, kinetic: float, volume: float) -> float:
+    def _virials(self, particles: ParticleState) -> np.ndarray:
+        """Minus the derivative of the energy by the logarithm of each edge, positions scaled along, [3]."""
+        x, box, bound = particles.positions, particles.box, self.liquid.kernel
+        formula = Formula(bound.potential.expression, bound.potential.parameters)
+        sums = CompiledSums if self.liquid.device == "cpu" else PlainSums
+        table, species = torch.from_numpy(bound.values).to(x)[None, None], torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        by_atom, by_cell, _ = sums(
+            formula, x, torch.diag(box), table, species, self.liquid.system.cutoff, shifted=False
+        ).gradients()
+        return -_numpy((x * by_atom).sum(dim=0) + box * torch.diagonal(by_cell))
+
+    def _energy(self, state: ExtendedState) -> float:
         """What all parts conserve together."""
-        energy = state.potential_energy + kinetic + self.bath.energy(state.chain)
+        energy = state.sums.energy + float(_kinetic(state.particles).sum()) + self.bath.energy(state.chain)
         if self.piston is None:
             return energy
-        tail = self.tail * self.liquid.system.atoms**2 / volume
-        return energy + tail + self.piston.energy(state.rate, volume) + self.piston_bath.energy(state.piston_chain)
+        volume = _volume(state.particles)
+        work = self.piston.pressure * volume + self.tail * self.liquid.system.atoms**2 / volume
+        return energy + work + self.piston.kinetic(state.rates) + self.piston_bath.energy(state.piston_chain)
 
 
-def _kinetic(particles: ParticleState) -> float:
-    return 0.5 * float((particles.velocities**2).sum())
+def _numpy(tensor: Tensor) -> np.ndarray:
+    values: np.ndarray = tensor.cpu().numpy()
+    return values
 
 
-def _faster(particles: ParticleState, factor: float) -> ParticleState:
-    return replace(particles, velocities=particles.velocities * factor)
+def _kinetic(particles: ParticleState) -> np.ndarray:
+    """The kinetic energy of each direction, [3]."""
+    return _numpy(0.5 * (particles.velocities**2).sum(dim=0))
+
+
+def _volume(particles: ParticleState) -> float:
+    return float(particles.box.prod())
+
+
+def _faster(particles: ParticleState, factors: np.ndarray) -> ParticleState:
+    return replace(particles, velocities=particles.velocities * torch.from_numpy(factors).to(particles.velocities))

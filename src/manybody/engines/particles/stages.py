@@ -5,37 +5,46 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from manybody.core.dynamics import Leg
 from manybody.core.errors import TaskError
 from manybody.core.protocols import Context
 from manybody.core.task import Output, Progress, Task
+from manybody.engines.particles.drives import ConstantVolume, Drive, Pistons, VolumeTrials
 from manybody.engines.particles.engine import LiquidEngine, Trace
-from manybody.engines.particles.spec import LennardJonesLiquid, MolecularDynamics
+from manybody.engines.particles.extended import ExtendedEngine
+from manybody.engines.particles.spec import LennardJonesLiquid, ParticleLeg, drift_tolerance
 from manybody.engines.particles.state import ParticleState
+from manybody.engines.particles.volume_moves import VolumeMoveEngine
 
 MELTING_SHARE = 0.2  # of the equilibration, spent hot
 MELTING_HEAT = 1.0  # epsilon above the temperature asked for: melts the lattice within a few tau at liquid densities
 
 
 def equilibrate(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
-    """From a lattice to the liquid: melted hot, then brought to the temperature asked for."""
+    """From a lattice to equilibrium at the temperature, and pressure, asked for; a liquid is melted hot first, in a fixed box."""
     system, leg = _parse(task)
-    hot_leg = leg.model_copy(update={"time": leg.time * MELTING_SHARE})
-    hot = _engine(system, hot_leg, context, system.temperature + MELTING_HEAT)
     recorder = Recorder(system, leg, context)
-    state = recorder.run(hot, recorder.begin(hot.init(task.key)), hot_leg.steps)
-    return recorder.output(_engine(system, leg, context), state, recorder.samples_by(hot_leg.steps))
+    drive, melts = drive_of(system, leg, context), leg.start == "liquid"
+    first = ConstantVolume(_liquid(system, leg, context, system.temperature + MELTING_HEAT)) if melts else drive
+    state, kept = recorder.begin(first.liquid.init(task.key), {})
+    settled = 0
+    if melts:
+        steps = leg.model_copy(update={"time": leg.time * MELTING_SHARE}).steps
+        state, settled = recorder.run(first, state, steps), recorder.samples_by(steps)
+    return recorder.output(drive, drive.begin(state, kept), settled)
 
 
 def produce(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     """A segment of equilibrium dynamics, from where the task before it ended."""
     system, leg = _parse(task)
     recorder = Recorder(system, leg, context)
-    return recorder.output(_engine(system, leg, context), recorder.begin(_continued(task, system, inputs, context.device)))
+    drive = drive_of(system, leg, context)
+    return recorder.output(drive, drive.begin(*recorder.begin(*_continued(task, system, inputs, context.device))))
 
 
 def conserve(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
@@ -43,16 +52,37 @@ def conserve(task: Task, inputs: Mapping[str, Output], context: Context) -> Outp
     return produce(task, inputs, context)
 
 
-def _parse(task: Task) -> tuple[LennardJonesLiquid, Leg]:
-    return LennardJonesLiquid.model_validate(task.system), Leg.model_validate(task.parameters)
+def drive_of(system: LennardJonesLiquid, leg: ParticleLeg, context: Context) -> Drive[Any]:
+    """What advances a system as a leg asks for."""
+    stride, device, threads = leg.exchange_stride, context.device, context.threads
+    if leg.thermostat == "nose-hoover":
+        engine = ExtendedEngine(
+            system, leg.pressure, leg.time_step, leg.thermostat_time, leg.barostat_time,
+            stride=stride, threads=threads, coupling=leg.coupling, device=device,
+        )  # fmt: skip
+        return Pistons(engine)
+    if leg.pressure is None:
+        return ConstantVolume(_liquid(system, leg, context))
+    moves = VolumeMoveEngine(
+        system, leg.pressure, leg.time_step, leg.thermostat, leg.thermostat_time,
+        leg.coupling, stride=stride, device=device, threads=threads,
+    )  # fmt: skip
+    return VolumeTrials(moves)
 
 
-def _engine(system: LennardJonesLiquid, leg: Leg, context: Context, temperature: float | None = None) -> LiquidEngine:
+def _parse(task: Task) -> tuple[LennardJonesLiquid, ParticleLeg]:
+    return LennardJonesLiquid.model_validate(task.system), ParticleLeg.model_validate(task.parameters)
+
+
+def _liquid(system: LennardJonesLiquid, leg: ParticleLeg, context: Context, temperature: float | None = None) -> LiquidEngine:
+    assert leg.thermostat != "nose-hoover"
     return LiquidEngine(system, leg.time_step, leg.thermostat, leg.thermostat_time, temperature, context.device, context.threads)
 
 
-def _continued(task: Task, system: LennardJonesLiquid, inputs: Mapping[str, Output], device: str) -> ParticleState:
-    """The last state of the task before, with this task's key."""
+def _continued(
+    task: Task, system: LennardJonesLiquid, inputs: Mapping[str, Output], device: str
+) -> tuple[ParticleState, Mapping[str, np.ndarray]]:
+    """The last state of the task before, with this task's key, and all that it left."""
     if "state" not in inputs:
         raise TaskError(f"{task.label}: expected an input `state`; got {', '.join(inputs) or 'none'}. Add it to the task.")
     arrays = inputs["state"].arrays
@@ -66,27 +96,27 @@ def _continued(task: Task, system: LennardJonesLiquid, inputs: Mapping[str, Outp
     tensors = {
         name: torch.from_numpy(np.array(arrays[name], dtype=np.float64)).to(device) for name in ("positions", "velocities", "box")
     }
-    return ParticleState(**tensors, key=task.key)
+    return ParticleState(**tensors, key=task.key), arrays
+
+
+S = TypeVar("S")
 
 
 class Recorder:
     """Runs a leg frame by frame, keeps what it recorded, and reports progress.
 
     It offers a checkpoint between compiled calls only: a call begins with a fresh neighbour list, so that the state
-    there determines every later bit. What was recorded so far is part of the checkpoint.
+    there determines every later bit. What was recorded so far is part of the checkpoint. Boxes are recorded where they move.
     """
 
-    def __init__(self, system: LennardJonesLiquid, leg: Leg, context: Context) -> None:
+    def __init__(self, system: LennardJonesLiquid, leg: ParticleLeg, context: Context) -> None:
         self.system, self.leg, self.context = system, leg, context
-        self.stride = max(1, round(leg.sample_every / leg.time_step))
-        self.frame_stride = max(1, round(leg.frame_every / leg.sample_every))
+        self.stride, self.frame_stride = leg.stride, leg.frame_stride
         self.traces: list[Trace] = []
+        self.boxes: list[np.ndarray] = []
         self.frames: list[np.ndarray] = []
-        method = MolecularDynamics(
-            thermostat=leg.thermostat, thermostat_time=leg.thermostat_time,
-            time_step=leg.time_step, sample_every=leg.sample_every, frame_every=leg.frame_every, segment=leg.frame_every,
-        )  # fmt: skip
-        self.tolerance = method.conserves(system)[0].tolerance
+        self.edges: list[np.ndarray] = []
+        self.tolerance = drift_tolerance(leg.thermostat_time)
 
     @property
     def samples(self) -> int:
@@ -97,34 +127,41 @@ class Recorder:
         """Samples taken when the leg is at the one nearest to step `steps`."""
         return max(1, round(steps / self.stride))
 
-    def begin(self, start: ParticleState) -> ParticleState:
-        """Where to begin: at `start`, or where an earlier attempt at the same task left a checkpoint."""
+    def begin(self, start: ParticleState, kept: Mapping[str, np.ndarray]) -> tuple[ParticleState, Mapping[str, np.ndarray]]:
+        """Where to begin: at `start` and what was `kept`, or where an earlier attempt at the same task left a checkpoint."""
         left = self.context.resume()
         if left is None:
-            return start
-        self.traces = [Trace(**{field.name: left.arrays[f"trace_{field.name}"] for field in fields(Trace)})]
-        self.frames = list(left.arrays["frames"])
-        tensors = {name: torch.from_numpy(left.arrays[name]).to(start.box.device) for name in ("positions", "velocities")}
-        return replace(start, **tensors, step=int(left.document["step"]), heat=float(left.document["heat"]))
+            return start, kept
+        arrays = left.arrays
+        self.traces = [Trace(**{field.name: arrays[f"trace_{field.name}"] for field in fields(Trace)})]
+        self.frames = list(arrays["frames"])
+        names = ["positions", "velocities"]
+        if self.leg.pressure is not None:
+            self.boxes, self.edges = [arrays["trace_box"]], list(arrays["frame_edges"])
+            names.append("box")
+        tensors = {name: torch.from_numpy(np.array(arrays[name])).to(start.box.device) for name in names}
+        return replace(start, **tensors, step=int(left.document["step"]), heat=float(left.document["heat"])), arrays
 
-    def run(self, engine: LiquidEngine, state: ParticleState, steps: int) -> ParticleState:
+    def run(self, drive: Drive[S], state: S, steps: int) -> S:
         """Advance to the sample nearest to step `steps` of the leg; frames at whole multiples of their interval."""
         wanted = self.samples_by(steps)
         while (done := self.samples) < wanted:
             count = min(self.frame_stride - done % self.frame_stride, wanted - done)
-            state, trace = engine.record(state, self.stride, count)
-            self.traces.append(trace)
+            state, recorded = drive.record(state, self.stride, count)
+            self.traces.append(recorded.trace)
+            self.boxes.append(recorded.box)
             if self.samples % self.frame_stride == 0:
-                self.frames.append(state.positions.cpu().numpy().astype(np.float32))
-            self._report(engine, self.samples / self.samples_by(self.leg.steps))
-            self.context.keep(self._checkpoint(state))
+                self.frames.append(_numpy(drive.particles(state).positions).astype(np.float32))
+                self.edges.append(_numpy(drive.particles(state).box))
+            self._report(drive.liquid, self.samples / self.samples_by(self.leg.steps))
+            self.context.keep(self._checkpoint(drive, state))
         return state
 
-    def output(self, engine: LiquidEngine, state: ParticleState, settled: int = 0) -> Output:
+    def output(self, drive: Drive[S], state: S, settled: int = 0) -> Output:
         """Run the leg to its end; the task's output. The first `settled` samples are not at its temperature."""
-        state = self.run(engine, state, self.leg.steps)
+        state = self.run(drive, state, self.leg.steps)
         trace = self._joined()
-        energy = self._effective_energy(engine, trace)
+        energy = self._effective_energy(drive.liquid, trace)
         interval = self.stride * self.leg.time_step
         arrays = {
             "time": interval * np.arange(1, self.samples + 1),
@@ -136,23 +173,28 @@ class Recorder:
             "momentum": np.linalg.norm(trace.momentum, axis=1) / math.sqrt(self.system.temperature),
             "frame_time": interval * self.frame_stride * np.arange(1, len(self.frames) + 1),
             "frames": self._stacked(),
-            "positions": state.positions.cpu().numpy(),
-            "velocities": state.velocities.cpu().numpy(),
-            "box": state.box.cpu().numpy(),
         }
+        if self.leg.pressure is not None:
+            box = np.concatenate(self.boxes)
+            arrays |= {"edges": box, "volume": box.prod(axis=1), "frame_edges": np.array(self.edges).reshape(-1, 3)}
         document = {
             "steps": self.stride * self.samples,
             "time_step": self.leg.time_step,
-            "degrees_of_freedom": engine.freedom,
+            "degrees_of_freedom": drive.liquid.freedom,
             "energy_fluctuation": _rms_about_trend(arrays["time"], energy),
-            "temperature": 2 * float(trace.kinetic_energy[settled:].mean()) / engine.freedom,
+            "temperature": 2 * float(trace.kinetic_energy[settled:].mean()) / drive.liquid.freedom,
         }
-        return Output(arrays, document)
+        return Output(arrays | _last(drive.particles(state)) | drive.kept(state), document)
 
-    def _checkpoint(self, state: ParticleState) -> Output:
+    def _checkpoint(self, drive: Drive[S], state: S) -> Output:
+        particles = drive.particles(state)
         recorded = {f"trace_{name}": values for name, values in vars(self._joined()).items()}
-        last = {"positions": state.positions.cpu().numpy(), "velocities": state.velocities.cpu().numpy()}
-        return Output(recorded | last | {"frames": self._stacked()}, {"step": state.step, "heat": state.heat})
+        last = _last(particles) | drive.kept(state)
+        if self.leg.pressure is None:
+            del last["box"]
+        else:
+            recorded |= {"trace_box": np.concatenate(self.boxes), "frame_edges": np.array(self.edges).reshape(-1, 3)}
+        return Output(recorded | last | {"frames": self._stacked()}, {"step": particles.step, "heat": particles.heat})
 
     def _stacked(self) -> np.ndarray:
         return np.array(self.frames, dtype=np.float32).reshape(-1, self.system.atoms, 3)
@@ -170,6 +212,15 @@ class Recorder:
         drift, error = _drift(interval * np.arange(len(energy)), energy)
         told = drift if error < self.tolerance else None  # before, it would be the noise of a few samples
         self.context.progress(Progress(min(1.0, fraction), interval * self.samples, "tau", told, self.tolerance))
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    values: np.ndarray = tensor.cpu().numpy()
+    return values
+
+
+def _last(particles: ParticleState) -> dict[str, np.ndarray]:
+    return {name: _numpy(getattr(particles, name)) for name in ("positions", "velocities", "box")}
 
 
 def _drift(time: np.ndarray, series: np.ndarray) -> tuple[float, float]:
