@@ -88,16 +88,21 @@ class UnitSystem(Spec):
         return math.prod(math.pow(scale, power) for scale, power in zip(base, powers, strict=True))
 
 
-def parse_si(text: str, dimension: Dimension) -> float:
-    """A text such as ``120 K`` or ``3.405 angstrom`` in SI base units; energies may be molar or over k_B (``119.8 K``)."""
+def read_quantity(text: str, expected: str) -> pint.Quantity:
+    """A text with a unit as pint has it; raises `UnitError`, saying that `expected` was, where it is none."""
     import pint
 
-    ureg = registry()
-    expected = f"a {dimension.name} such as `1 {dimension.example}`"
     try:
-        quantity = ureg.Quantity(text)
+        return registry().Quantity(text)
     except (pint.errors.PintError, ValueError, TypeError, AttributeError, SyntaxError, AssertionError) as error:
         raise UnitError(expected, f"`{text}` ({error})", "Write a number, a space and a unit.") from error
+
+
+def parse_si(text: str, dimension: Dimension) -> float:
+    """A text such as ``120 K`` or ``3.405 angstrom`` in SI base units; energies may be molar or over k_B (``119.8 K``)."""
+    ureg = registry()
+    expected = f"a {dimension.name} such as `1 {dimension.example}`"
+    quantity = read_quantity(text, expected)
     wanted = ureg.Quantity(1, dimension.example)
     for factor in (1, ureg.Quantity(1, "1/avogadro_constant"), ureg.Quantity(1, "boltzmann_constant")):
         candidate = quantity * factor

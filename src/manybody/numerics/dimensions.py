@@ -1,0 +1,161 @@
+"""Formulas with units: parameters given as text, such as ``0.996 kJ/mol``, checked to make an energy and turned into numbers.
+
+    values = in_reduced_units(LENNARD_JONES, {"epsilon": "0.996 kJ/mol", "sigma": "3.405 angstrom"}, units)
+    kernel = LENNARD_JONES.bind(values)
+
+A dimension is three powers: of length, energy and mass. Time is length mass^(1/2) energy^(-1/2), and a temperature counts as
+the energy k_B T, as everywhere in reduced units. A formula is walked once with quantities instead of numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from manybody.core.errors import InputError, Problem
+from manybody.core.units import Dimension, UnitError, UnitSystem, read_quantity, registry
+from manybody.numerics import expressions
+from manybody.numerics.pairs import PairPotential
+
+Powers = tuple[Fraction, Fraction, Fraction]
+NONE: Powers = (Fraction(0), Fraction(0), Fraction(0))
+LENGTH: Powers = (Fraction(1), Fraction(0), Fraction(0))
+ENERGY: Powers = (Fraction(0), Fraction(1), Fraction(0))
+# Powers of length, energy and mass in pint's base dimensions; molar amounts are single molecules.
+_BASE: dict[str, Powers] = {
+    "[length]": LENGTH,
+    "[mass]": (Fraction(0), Fraction(0), Fraction(1)),
+    "[time]": (Fraction(1), Fraction(-1, 2), Fraction(1, 2)),
+    "[temperature]": ENERGY,
+    "[substance]": NONE,
+}
+_SINGLE = {"[substance]": "avogadro_constant", "[temperature]": "boltzmann_constant"}  # what makes of them what they count as
+
+
+def in_reduced_units(potential: PairPotential, quantities: Mapping[str, str | float], units: UnitSystem) -> dict[str, float]:
+    """Parameters of `potential` as numbers in reduced units, where the formula with them is an energy.
+
+    quantities: for each parameter a text with a unit, or a number where it has no dimension. Raises `InputError` where a text
+    is no quantity, where terms of different dimensions are added, where a function is taken of something with a dimension,
+    and where the whole is no energy.
+    """
+    where = f"pair potential `{potential.name}`"
+    found = {name: _quantity(value, f"{where}, {name}", units) for name, value in quantities.items()}
+    if set(found) != set(potential.parameters):
+        expected, came = f"values for {', '.join(potential.parameters)}", ", ".join(found) or "none"
+        raise InputError(Problem(where, expected, came, "Give each of them, and no other."))
+    names = {name: Measured(powers) for name, (powers, _) in found.items()}
+    names |= {"r": Measured(LENGTH), "r2": Measured(LENGTH) ** Measured(NONE, 2.0)}
+    functions = dict.fromkeys(expressions.FUNCTIONS, Measured.inside_a_function) | {"sqrt": Measured.root}
+    tree = expressions.parsed(potential.expression, names, where)
+    try:
+        whole = expressions.evaluated(tree, names, functions, lambda value: Measured(NONE, float(value)))
+        if whole.powers != ENERGY:
+            raise MixedDimensionsError("an energy", _words(whole.powers))
+    except MixedDimensionsError as error:
+        given = ", ".join(f"{name} = {value}" for name, value in quantities.items())
+        raise InputError(Problem(where, error.expected, error.came, f"Check the units: {given}.")) from error
+    return {name: value for name, (_, value) in found.items()}
+
+
+class MixedDimensionsError(ValueError):
+    """A formula does to dimensions what cannot be done."""
+
+    def __init__(self, expected: str, came: str) -> None:
+        self.expected, self.came = expected, came
+        super().__init__(f"expected {expected}; got {came}")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a part of a formula measures: its dimension, and its value where that is made of written numbers alone."""
+
+    powers: Powers
+    value: float | None = None
+
+    def __add__(self, other: Measured) -> Measured:
+        if self.powers != other.powers:
+            raise MixedDimensionsError("terms of the same dimension to add", f"{_words(self.powers)} and {_words(other.powers)}")
+        return Measured(self.powers, _both(self, other, lambda a, b: a + b))
+
+    def __sub__(self, other: Measured) -> Measured:
+        return self + -other
+
+    def __neg__(self) -> Measured:
+        return replace(self, value=None if self.value is None else -self.value)
+
+    def __pos__(self) -> Measured:
+        return self
+
+    def __mul__(self, other: Measured) -> Measured:
+        powers = tuple(a + b for a, b in zip(self.powers, other.powers, strict=True))
+        return Measured((powers[0], powers[1], powers[2]), _both(self, other, lambda a, b: a * b))
+
+    def __truediv__(self, other: Measured) -> Measured:
+        return self * other ** Measured(NONE, -1.0)
+
+    def __pow__(self, exponent: Measured) -> Measured:
+        if exponent.powers != NONE:
+            raise MixedDimensionsError("an exponent without a dimension", _words(exponent.powers))
+        value = _both(self, exponent, lambda a, b: a**b)
+        if self.powers == NONE:
+            return Measured(NONE, value)
+        if exponent.value is None:
+            raise MixedDimensionsError("a written number as the power of what has a dimension", "a parameter")
+        by = Fraction(exponent.value).limit_denominator(1000)
+        return Measured((self.powers[0] * by, self.powers[1] * by, self.powers[2] * by), value)
+
+    def inside_a_function(self) -> Measured:
+        """What exp and its like give: they take no dimensions."""
+        if self.powers != NONE:
+            raise MixedDimensionsError("an argument without a dimension in exp, log and their like", _words(self.powers))
+        return Measured(NONE)
+
+    def root(self) -> Measured:
+        """The square root."""
+        return self ** Measured(NONE, 0.5)
+
+
+def _both(one: Measured, other: Measured, operation: Any) -> float | None:
+    """A value of two values, where both are known and it is a real number."""
+    if one.value is None or other.value is None:
+        return None
+    try:
+        found = operation(one.value, other.value)
+    except (ZeroDivisionError, OverflowError):
+        return None
+    return found if isinstance(found, float) else None
+
+
+def _quantity(value: str | float, where: str, units: UnitSystem) -> tuple[Powers, float]:
+    """The dimension of a text with a unit, or of a bare number, and its value in reduced units."""
+    if not isinstance(value, str):
+        return NONE, float(value)
+    expected = "a quantity such as `0.996 kJ/mol` or `3.405 angstrom`"
+    try:
+        quantity = read_quantity(value, expected)
+    except UnitError as error:
+        raise InputError(Problem(where, error.expected, error.came, error.remedy)) from error
+    powers = [Fraction(0)] * 3
+    for base, count in quantity.dimensionality.items():
+        if base not in _BASE:
+            remedy = "A product of charges is an energy times a length."
+            raise InputError(Problem(where, "lengths, energies, masses, times and temperatures", f"`{value}`", remedy))
+        by = Fraction(count).limit_denominator(1000)
+        powers = [power + by * each for power, each in zip(powers, _BASE[base], strict=True)]
+        quantity = quantity * registry().Quantity(1, _SINGLE[base]) ** count if base in _SINGLE else quantity
+    length, energy, mass = powers
+    scale = units.scale(Dimension("quantity", value, length=float(length), energy=float(energy), mass=float(mass)))
+    reduced = float(quantity.to_base_units().magnitude) / scale
+    if not math.isfinite(reduced):
+        raise InputError(Problem(where, expected, f"`{value}`", "Give a finite number."))
+    return (length, energy, mass), reduced
+
+
+def _words(powers: Powers) -> str:
+    """A dimension for a reader: `energy length^6`."""
+    named = zip(("length", "energy", "mass"), powers, strict=True)
+    return " ".join(name if power == 1 else f"{name}^{power}" for name, power in named if power) or "no dimension"
