@@ -1,23 +1,31 @@
-"""What is measured of a liquid: energy, pressure, radial distribution. Neither torch nor Numba is loaded here.
+"""What is measured of particles: energy, pressure, density, structure. Neither torch nor Numba is loaded here.
 
 Forces come from the potential shifted to zero at the cutoff, while tables give the plain truncated one with tail
 corrections. The two differ by u(r_c) a pair within the cutoff. So each sample carries the weight
 exp(-u(r_c) (pairs - mean pairs) / kT) from the one ensemble to the other, which is exact.
+
+At constant pressure the engines count what is left out, at g(r) = 1, as a free energy of the volume. Then the weight has the
+pairs less those at g(r) = 1 in the volume of the time, (2 pi / 3) r_c^3 N^2 / V, in place of their mean: exact again. The
+piston has V^(N-1) where particles that may move as a whole have V^N, so under it samples carry a factor V.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
+from manybody.core.errors import InputError, Problem
 from manybody.core.protocols import MeasureSpec, Samples
 from manybody.core.study import Point
 from manybody.core.task import Output
 from manybody.engines.particles.known_answers import energy_tail, pair_energy, pressure_tail
 from manybody.engines.particles.spec import LennardJonesLiquid, MolecularDynamics
+
+FIRM = 0.9  # of half the box: how far pairs are counted where it fluctuates, by some per cent at most
 
 
 class PotentialEnergy(MeasureSpec):
@@ -32,11 +40,7 @@ class PotentialEnergy(MeasureSpec):
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a sample."""
-        system, method = _particles(point)
-        energy, pairs = _joined(outputs, "potential_energy"), _joined(outputs, "pairs")
-        tail = energy_tail(system.density, system.cutoff) if system.tail_correction else 0.0
-        values = (energy + pair_energy(system.cutoff) * pairs) / system.atoms + tail
-        return Samples(values, _weights(system, method, pairs), method.sample_every)
+        return _samples(point, outputs, _potential_energies(point, outputs))
 
 
 class Pressure(MeasureSpec):
@@ -54,13 +58,67 @@ class Pressure(MeasureSpec):
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a sample."""
+        return _samples(point, outputs, _pressures(point, outputs))
+
+
+class Density(MeasureSpec):
+    """Particles per volume; at constant volume it is what the system says."""
+
+    summary: ClassVar[str] = "particles per volume of a box at constant pressure"
+    symbol: ClassVar[str] = "rho"
+    unit: ClassVar[str] = "1/sigma^3"
+    methods: ClassVar[tuple[str, ...]] = ("molecular-dynamics",)
+
+    name: Literal["density"] = "density"
+
+    def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
+        """One value a sample."""
+        densities = _densities(point, outputs)
+        return _samples(point, outputs, np.broadcast_to(densities, _joined(outputs, "pairs").shape))
+
+
+class Enthalpy(MeasureSpec):
+    """Enthalpy a particle: potential energy and 3/2 kT, and P V / N, P being the pressure that is kept or measured."""
+
+    summary: ClassVar[str] = "enthalpy a particle: energy and pressure times volume"
+    symbol: ClassVar[str] = "H/N"
+    unit: ClassVar[str] = "epsilon"
+    methods: ClassVar[tuple[str, ...]] = ("molecular-dynamics",)
+
+    name: Literal["enthalpy"] = "enthalpy"
+
+    def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
+        """One value a sample."""
+        pressure = _particles(point)[1].pressure
+        work = (_pressures(point, outputs) if pressure is None else pressure) / _densities(point, outputs)
+        return _samples(point, outputs, _potential_energies(point, outputs) + 1.5 * _temperature(point, outputs) + work)
+
+
+class IsothermalCompressibility(MeasureSpec):
+    """-(dV/dP) / V at constant temperature, from how the volume fluctuates: (<V^2> - <V>^2) / (<V> kT).
+
+    Samples are the squared deviations from a run's own mean, so that a run much longer than the memory of its volume is
+    needed: of n independent volumes it gives the fraction (n - 1) / n.
+    """
+
+    summary: ClassVar[str] = "isothermal compressibility, from the fluctuation of the volume at constant pressure"
+    symbol: ClassVar[str] = "kappa_T"
+    unit: ClassVar[str] = "sigma^3/epsilon"
+    methods: ClassVar[tuple[str, ...]] = ("molecular-dynamics",)
+
+    name: Literal["isothermal-compressibility"] = "isothermal-compressibility"
+
+    def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
+        """One value a sample."""
         system, method = _particles(point)
-        kT = system.temperature
-        if method.thermostat == "none":
-            kT = float(np.mean([output.document["temperature"] for output in outputs]))
-        tail = pressure_tail(system.density, system.cutoff) if system.tail_correction else 0.0
-        values = system.density * kT + _joined(outputs, "virial") / (3 * system.box**3) + tail
-        return Samples(values, _weights(system, method, _joined(outputs, "pairs")), method.sample_every)
+        if method.pressure is None or method.thermostat == "none":
+            came = "constant volume" if method.pressure is None else "constant enthalpy"
+            remedy = "Give the method a `pressure` and a thermostat, or leave this measure out."
+            raise InputError(Problem("measure `isothermal-compressibility`", "constant pressure and temperature", came, remedy))
+        volumes = _joined(outputs, "volume")
+        weights = _weights(system, method, _joined(outputs, "pairs"), volumes)
+        mean = float(np.average(volumes, weights=weights))
+        return Samples((volumes - mean) ** 2 / (mean * system.temperature), weights, method.sample_every)
 
 
 class RadialDistribution(MeasureSpec):
@@ -77,11 +135,16 @@ class RadialDistribution(MeasureSpec):
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One curve a stored configuration; `axis` holds the centres of the bins."""
         system, method = _particles(point)
-        edges = np.linspace(0.0, min(5.0, system.box / 2), self.bins + 1)
+        edges = np.linspace(0.0, min(5.0, system.box / 2 * (1.0 if method.pressure is None else FIRM)), self.bins + 1)
         frames = np.concatenate([np.asarray(output.arrays["frames"], dtype=np.float64) for output in outputs])
-        values = radial_distribution(frames, system.box, edges)
+        if method.pressure is None:
+            values, volumes = radial_distribution(frames, system.box, edges), None
+        else:
+            boxes = _cubes(method, outputs, edges)
+            curves = [radial_distribution(frames[n : n + 1], box, edges) for n, box in enumerate(boxes)]
+            values, volumes = np.concatenate(curves), np.array(boxes) ** 3
         pairs = np.concatenate([np.asarray(output.arrays["pairs"])[_at_frames(output)] for output in outputs])
-        return Samples(values, _weights(system, method, pairs), method.frame_every, 0.5 * (edges[1:] + edges[:-1]))
+        return Samples(values, _weights(system, method, pairs, volumes), method.frame_every, 0.5 * (edges[1:] + edges[:-1]))
 
 
 def radial_distribution(frames: np.ndarray, box: float, edges: np.ndarray) -> np.ndarray:
@@ -112,9 +175,67 @@ def _at_frames(output: Output) -> np.ndarray:
     return np.searchsorted(output.arrays["time"], np.asarray(output.arrays["frame_time"]) * (1 - 1e-9))
 
 
-def _weights(system: LennardJonesLiquid, method: MolecularDynamics, pairs: np.ndarray) -> np.ndarray:
-    """exp(-u(r_c) (pairs - mean) / kT); 1 without a thermostat, where the ensemble is not the canonical one."""
+def _samples(point: Point, outputs: Sequence[Output], values: np.ndarray) -> Samples:
+    """One value a sample, with its weight."""
+    system, method = _particles(point)
+    volumes = None if method.pressure is None else _joined(outputs, "volume")
+    return Samples(values, _weights(system, method, _joined(outputs, "pairs"), volumes), method.sample_every)
+
+
+def _densities(point: Point, outputs: Sequence[Output]) -> float | np.ndarray:
+    """Particles per volume: that of the system, or of each sample."""
+    system, method = _particles(point)
+    return system.density if method.pressure is None else system.atoms / _joined(outputs, "volume")
+
+
+def _temperature(point: Point, outputs: Sequence[Output]) -> float:
+    """The temperature asked for; without a thermostat that of the mean kinetic energy."""
+    system, method = _particles(point)
+    if method.thermostat != "none":
+        return system.temperature
+    return float(np.mean([output.document["temperature"] for output in outputs]))
+
+
+def _potential_energies(point: Point, outputs: Sequence[Output]) -> np.ndarray:
+    """Of the plain truncated potential, a particle, with the tail at the density of the time."""
+    system, _ = _particles(point)
+    density = _densities(point, outputs)
+    tail = density * energy_tail(1.0, system.cutoff) if system.tail_correction else 0.0
+    energies: np.ndarray = _joined(outputs, "potential_energy") + pair_energy(system.cutoff) * _joined(outputs, "pairs")
+    return energies / system.atoms + tail
+
+
+def _pressures(point: Point, outputs: Sequence[Output]) -> np.ndarray:
+    """rho kT + virial / (3 V), and the tail at the density of the time."""
+    system, _ = _particles(point)
+    density = _densities(point, outputs)
+    tail = density**2 * pressure_tail(1.0, system.cutoff) if system.tail_correction else 0.0
+    virial = _joined(outputs, "virial")
+    return density * _temperature(point, outputs) + virial * density / (3 * system.atoms) + tail
+
+
+def _cubes(method: MolecularDynamics, outputs: Sequence[Output], edges: np.ndarray) -> list[float]:
+    """The box of each stored configuration, a cube of at least twice the largest of `edges`."""
+    boxes = np.concatenate([np.asarray(output.arrays["frame_edges"]) for output in outputs])
+    if method.coupling == "anisotropic":
+        remedy = "Take `coupling: isotropic`, or leave this measure out."
+        raise InputError(Problem("measure `radial-distribution`", "a cubic box", "edges that move for themselves", remedy))
+    if boxes.min() < 2 * edges[-1]:
+        came = f"a box of {boxes.min():.4g}, less than twice the {edges[-1]:.4g} that pairs are counted to"
+        raise InputError(
+            Problem("system.density", "a start near equilibrium", came, "Start at the density that the run came to.")
+        )
+    return [float(edge) for edge in boxes[:, 0]]
+
+
+def _weights(system: LennardJonesLiquid, method: MolecularDynamics, pairs: np.ndarray, volumes: np.ndarray | None) -> np.ndarray:
+    """From the ensemble that was run to that of the plain truncated potential; 1 without a thermostat. See the top."""
     if method.thermostat == "none" or not len(pairs):
         return np.ones_like(pairs)
-    weights: np.ndarray = np.exp(-pair_energy(system.cutoff) * (pairs - pairs.mean()) / system.temperature)
+    excess = pairs
+    if volumes is not None:
+        excess = pairs - 2 / 3 * math.pi * system.cutoff**3 * system.atoms**2 / volumes
+    weights: np.ndarray = np.exp(-pair_energy(system.cutoff) * (excess - excess.mean()) / system.temperature)
+    if volumes is not None and method.barostat == "martyna-tobias-klein":
+        weights = weights * volumes / volumes.mean()
     return weights
