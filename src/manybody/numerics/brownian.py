@@ -56,7 +56,7 @@ def _cells(x: np.ndarray, edge: float, side: int) -> tuple[np.ndarray, np.ndarra
 
 
 @exact_kernel
-def _near(x: np.ndarray, i: int, j: int, edge: float) -> float:
+def near(x: np.ndarray, i: int, j: int, edge: float) -> float:
     """Squared distance of two particles, nearest images."""
     dx, dy = x[i, 0] - x[j, 0], x[i, 1] - x[j, 1]
     dx -= edge * np.round(dx / edge)
@@ -96,7 +96,7 @@ def pair_list(x: np.ndarray, edge: float, reach: float) -> tuple[np.ndarray, np.
             for dr in range(-around, around + 1):
                 j = first[((column + dc) % side) * side + (row + dr) % side]
                 while j >= 0:
-                    if j > i and _near(x, i, j, edge) < reach * reach:
+                    if j > i and near(x, i, j, edge) < reach * reach:
                         if count == entries.size:
                             entries = np.concatenate((entries, np.empty_like(entries)))
                         entries[count] = j
@@ -140,7 +140,7 @@ def evaluate(x: np.ndarray, edge: float, epsilon: float) -> tuple[np.ndarray, fl
         add_forces(x, edge, start, entries, epsilon, f)
         for i in range(x.shape[0]):
             for k in range(start[i], start[i + 1]):
-                r2 = _near(x, i, entries[k], edge)
+                r2 = near(x, i, entries[k], edge)
                 if r2 < CUTOFF2:
                     energy += wca_energy(r2, epsilon)
                     virial += wca_pull(r2, epsilon) * r2
@@ -148,7 +148,7 @@ def evaluate(x: np.ndarray, edge: float, epsilon: float) -> tuple[np.ndarray, fl
 
 
 @exact_kernel
-def _stale(x: np.ndarray, listed: np.ndarray, half_skin: float) -> bool:
+def stale(x: np.ndarray, listed: np.ndarray, half_skin: float) -> bool:
     """Whether a particle has moved further than half the skin since the list was made."""
     for i in range(x.shape[0]):
         dx, dy = x[i, 0] - listed[i, 0], x[i, 1] - listed[i, 1]
@@ -180,7 +180,7 @@ def advance(
     start, entries = pair_list(x, edge, reach) if epsilon > 0.0 else (np.zeros(n + 1, np.int64), np.empty(0, np.int64))
     for step in range(noise.shape[0]):
         if epsilon > 0.0:
-            if _stale(x, listed, 0.5 * skin):
+            if stale(x, listed, 0.5 * skin):
                 listed[:] = x
                 start, entries = pair_list(x, edge, reach)
             add_forces(x, edge, start, entries, epsilon, f)
@@ -195,7 +195,7 @@ def advance(
             theta[i] += widths[1] * noise[step, i, 2]
             turned[i, 0], turned[i, 1] = math.cos(theta[i]), math.sin(theta[i])
         if epsilon > 0.0:
-            if _stale(predicted, listed, 0.5 * skin):
+            if stale(predicted, listed, 0.5 * skin):
                 listed[:] = predicted
                 start, entries = pair_list(predicted, edge, reach)
             add_forces(predicted, edge, start, entries, epsilon, g)
@@ -217,14 +217,14 @@ def advance(
     return x, theta, driven, -1, -1
 
 
-def gaussian_noise(key: Key, step: int, steps: int, particles: int) -> np.ndarray:
-    """Standard normal numbers [steps, particles, 3] of `steps` time steps from `step` on.
+def gaussian_noise(key: Key, step: int, steps: int, particles: int, numbers: int = 3) -> np.ndarray:
+    """Standard normal numbers [steps, particles, numbers] of `steps` time steps from `step` on.
 
     They are drawn in chunks of fixed length, each from a key of its own: a step gets the same numbers whichever way a run
     is cut into calls.
     """
     chunks = [
-        key.derive("noise", index).generator().standard_normal((NOISE_CHUNK, particles, 3))
+        key.derive("noise", index).generator().standard_normal((NOISE_CHUNK, particles, numbers))
         for index in range(step // NOISE_CHUNK, -(-(step + steps) // NOISE_CHUNK))
     ]
     first = step % NOISE_CHUNK

@@ -22,6 +22,8 @@ from manybody.core.dynamics import segments
 from manybody.core.protocols import ClosedForm, MeasureSpec, Samples
 from manybody.core.study import Point
 from manybody.core.task import Output
+from manybody.engines.active.coloured import theory
+from manybody.engines.active.coloured.spec import ActiveOrnsteinUhlenbeckParticles, ColouredNoiseDynamics
 from manybody.engines.active.known_answers import (
     heun_mean_square_displacement,
     mean_square_displacement,
@@ -48,16 +50,18 @@ class MeanSquareDisplacement(MeasureSpec):
     summary: ClassVar[str] = "mean square displacement over the time between samples"
     symbol: ClassVar[str] = "<dr^2>"
     unit: ClassVar[str] = "d^2"
-    methods: ClassVar[tuple[str, ...]] = ("brownian-dynamics",)
+    methods: ClassVar[tuple[str, ...]] = ("brownian-dynamics", "coloured-noise-dynamics")
 
     name: Literal["mean-square-displacement"] = "mean-square-displacement"
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a sample."""
-        return _samples(point, _joined(outputs, "mean_square_displacement"))
+        return sampled(point, joined(outputs, "mean_square_displacement"))
 
     def exact(self, point: Point) -> ClosedForm | None:
-        """4 D t + 2 v^2 / D_r^2 (D_r t - 1 + exp(-D_r t)), where particles do not see each other."""
+        """4 D t + 2 v^2 / D_r^2 (D_r t - 1 + exp(-D_r t)), where particles do not see each other; or `coloured.theory`."""
+        if isinstance(point.system, ActiveOrnsteinUhlenbeckParticles):
+            return theory.mean_square_displacement(point)
         system, method = _typed(point)
         if system.repulsion:
             return None
@@ -78,7 +82,7 @@ class OrientationCorrelation(MeasureSpec):
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a sample."""
-        return _samples(point, _joined(outputs, "orientation_correlation"))
+        return sampled(point, joined(outputs, "orientation_correlation"))
 
     def exact(self, point: Point) -> ClosedForm:
         """exp(-D_r t) with the variance of a cosine, (1 + q^4) / 2 - q^2; increments of angles are exact."""
@@ -99,18 +103,21 @@ class LongTimeDiffusivity(MeasureSpec):
     summary: ClassVar[str] = "diffusivity from the slope of the mean square displacement, lag to twice the lag"
     symbol: ClassVar[str] = "D_eff"
     unit: ClassVar[str] = "D"
-    methods: ClassVar[tuple[str, ...]] = ("brownian-dynamics",)
+    methods: ClassVar[tuple[str, ...]] = ("brownian-dynamics", "coloured-noise-dynamics")
 
     name: Literal["long-time-diffusivity"] = "long-time-diffusivity"
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a sample."""
-        system, method = _typed(point)
-        squares, products = (_joined(outputs, name) for name in ("mean_square_displacement", "displacement_product"))
-        return _samples(point, (squares + 2 * products) / (4 * _Free(system, method).lag * system.diffusivity))
+        system, method = active(point)
+        unit = system.active_temperature if isinstance(system, ActiveOrnsteinUhlenbeckParticles) else system.diffusivity
+        squares, products = (joined(outputs, name) for name in ("mean_square_displacement", "displacement_product"))
+        return sampled(point, (squares + 2 * products) / (4 * method.stretch(method.segment).stride * method.time_step * unit))
 
     def exact(self, point: Point) -> ClosedForm | None:
-        """The slope of the closed form; at long lags 1 + v^2 / (2 D D_r). None where particles see each other."""
+        """The slope of the closed form; at long lags 1 + v^2 / (2 D D_r), or 1. None where particles see each other."""
+        if isinstance(point.system, ActiveOrnsteinUhlenbeckParticles):
+            return theory.long_time_diffusivity(point)
         system, method = _typed(point)
         if system.repulsion:
             return None
@@ -135,8 +142,8 @@ class PropulsionEfficiency(MeasureSpec):
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a sample; 1 for particles without propulsion."""
         system, _ = _typed(point)
-        values = _joined(outputs, "advance")
-        return _samples(point, values / system.speed if system.speed else np.ones_like(values))
+        values = joined(outputs, "advance")
+        return sampled(point, values / system.speed if system.speed else np.ones_like(values))
 
 
 class ActivePressure(MeasureSpec):
@@ -155,8 +162,8 @@ class ActivePressure(MeasureSpec):
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a sample."""
         system, _ = _typed(point)
-        swim = system.speed * _joined(outputs, "advance") / (2 * system.diffusivity * system.rotational_diffusivity)
-        return _samples(point, system.density * (1 + swim) + _joined(outputs, "virial") / (2 * system.edge**2))
+        swim = system.speed * joined(outputs, "advance") / (2 * system.diffusivity * system.rotational_diffusivity)
+        return sampled(point, system.density * (1 + swim) + joined(outputs, "virial") / (2 * system.edge**2))
 
 
 class LocalDensity(MeasureSpec):
@@ -165,14 +172,14 @@ class LocalDensity(MeasureSpec):
     summary: ClassVar[str] = "distribution of the local area fraction; two peaks are two phases"
     symbol: ClassVar[str] = "P(phi)"
     unit: ClassVar[str] = ""
-    methods: ClassVar[tuple[str, ...]] = ("brownian-dynamics",)
+    methods: ClassVar[tuple[str, ...]] = ("brownian-dynamics", "coloured-noise-dynamics")
 
     name: Literal["local-density"] = "local-density"
     most: float = Field(1.1, gt=0.1, le=1.5, description="largest area fraction shown")
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One curve a stored configuration; `axis` holds area fractions of whole numbers of disks."""
-        system, method = _typed(point)
+        system, method = active(point)
         per_disk = math.pi / 4 / (system.edge / windows(system.edge)) ** 2
         frames = np.concatenate([np.asarray(output.arrays["frames"], dtype=np.float64) for output in outputs])
         values = counted(frames, system.edge, math.ceil(self.most / per_disk)) / per_disk
@@ -185,20 +192,22 @@ class Phases(MeasureSpec):
     summary: ClassVar[str] = "number of phases that coexist: peaks of the local density"
     symbol: ClassVar[str] = "phases"
     unit: ClassVar[str] = ""
-    methods: ClassVar[tuple[str, ...]] = ("brownian-dynamics",)
+    methods: ClassVar[tuple[str, ...]] = ("brownian-dynamics", "coloured-noise-dynamics")
 
     name: Literal["phases"] = "phases"
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One number a segment, which all of its samples carry."""
-        system, method = _typed(point)
+        system, method = active(point)
         most = math.ceil(1.5 * (system.edge / windows(system.edge)) ** 2)
         frames = [np.asarray(output.arrays["frames"], dtype=np.float64) for output in outputs]
         numbers = [float(peaks(counted(some, system.edge, most).mean(axis=0))) for some in frames]
-        return _samples(point, np.repeat(numbers, method.stretch(method.segment).samples))
+        return sampled(point, np.repeat(numbers, method.stretch(method.segment).samples))
 
     def exact(self, point: Point) -> ClosedForm | None:
         """Two phases well above the published critical point at its density, one well below; None elsewhere."""
+        if isinstance(point.system, ActiveOrnsteinUhlenbeckParticles):
+            return None
         system, _ = _typed(point)
         diameter = system.effective_diameter
         published = (
@@ -273,13 +282,23 @@ class _Free:
         return abs(ours - self.exact(lags))
 
 
-def _samples(point: Point, values: np.ndarray) -> Samples:
-    _, method = _typed(point)
-    return Samples(values, np.ones(len(values)), method.sample_every)
+def sampled(point: Point, values: np.ndarray) -> Samples:
+    """One value a sample."""
+    return Samples(values, np.ones(len(values)), active(point)[1].sample_every)
 
 
-def _joined(outputs: Sequence[Output], name: str) -> np.ndarray:
+def joined(outputs: Sequence[Output], name: str) -> np.ndarray:
+    """A series of all segments, [samples]."""
     return np.concatenate([np.asarray(output.arrays[name], dtype=np.float64) for output in outputs])
+
+
+def active(
+    point: Point,
+) -> tuple[ActiveBrownianParticles | ActiveOrnsteinUhlenbeckParticles, BrownianDynamics | ColouredNoiseDynamics]:
+    """The system and the method of a point."""
+    assert isinstance(point.system, ActiveBrownianParticles | ActiveOrnsteinUhlenbeckParticles)
+    assert isinstance(point.method, BrownianDynamics | ColouredNoiseDynamics)
+    return point.system, point.method
 
 
 def _typed(point: Point) -> tuple[ActiveBrownianParticles, BrownianDynamics]:

@@ -1,0 +1,1 @@
+"""Active Ornstein-Uhlenbeck particles: disks in a plane that coloured noise propels."""
