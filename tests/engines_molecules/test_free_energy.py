@@ -5,67 +5,18 @@ import math
 import numpy as np
 import pytest
 
-from manybody.core.errors import TaskError
 from manybody.engines.molecules.free_energy import (
     block_of,
-    confirmed,
     free_energy,
-    free_weights,
     inefficiency,
     jackknifed,
-    mixture,
     populations,
     restraint_energies,
     reweighted,
 )
+from manybody.numerics.mbar import mixture
 
 KT = 2.494
-
-
-@pytest.fixture(scope="module")
-def oscillators():
-    """Samples of five harmonic oscillators k (x - c)^2 / 2 in kT, their energies in each other, and the exact -log Z."""
-    generator = np.random.default_rng(3)
-    stiffness, centres = np.array([1.0, 2.0, 4.0, 6.0, 9.0]), np.array([0.0, 0.5, 1.0, 1.5, 2.0])
-    counts = np.array([900, 700, 800, 500, 1000])
-    x = np.concatenate(
-        [c + generator.standard_normal(n) / math.sqrt(k) for k, c, n in zip(stiffness, centres, counts, strict=True)]
-    )
-    energies = 0.5 * stiffness[:, None] * (x[None] - centres[:, None]) ** 2
-    exact = 0.5 * np.log(stiffness / stiffness[0])
-    return energies, counts, exact
-
-
-def self_consistent(energies, counts):
-    """MBAR's equation iterated as it stands: f_k = -log sum_n exp(-u_k(n)) / sum_l N_l exp(f_l - u_l(n))."""
-    free = np.zeros(len(counts))
-    for _ in range(1000):
-        below = (counts[:, None] * np.exp(free[:, None] - energies)).sum(axis=0)
-        free = -np.log((np.exp(-energies) / below).sum(axis=1))
-        free -= free[0]
-    return free
-
-
-def test_mbar_agrees_with_pymbar_and_with_its_equation_iterated(oscillators):
-    energies, counts, _ = oscillators
-    solved = mixture(energies, counts)
-    assert solved.free_energies == pytest.approx(self_consistent(energies, counts), abs=1e-8)
-    there, _ = confirmed(energies, counts, np.zeros(5))
-    assert solved.free_energies == pytest.approx(there, abs=1e-6)
-
-
-def test_free_energies_of_oscillators_are_exact_within_mbars_errors(oscillators):
-    energies, counts, exact = oscillators
-    solved = mixture(energies, counts)
-    _, errors = confirmed(energies, counts, solved.free_energies)
-    assert (np.abs(solved.free_energies - exact)[1:] < 4 * errors[1:]).all()
-    assert (errors[1:] < 0.06).all()
-
-
-def test_windows_that_do_not_overlap_are_refused():
-    energies = np.array([[0.0, 0.1, 900, 950], [900, 950, 0.0, 0.1]])
-    with pytest.raises(TaskError, match="windows do not overlap"):
-        mixture(energies, np.array([2, 2]))
 
 
 def ring(turns):
@@ -107,11 +58,10 @@ def test_umbrella_samples_give_the_populations_of_a_ring():
     kept, counts = np.concatenate(runs), np.full(8, 1000)
     energies, block = restraint_energies(kept, centres, [stiffness], 1.0), np.tile(block_of(1000, blocks), 8)
     whole = mixture(energies, counts)
-    assert whole.weights == pytest.approx(free_weights(energies, counts, whole.free_energies))
-    found = [populations(kept, whole.weights, bins)]
+    found = [populations(kept, whole.weights(), bins)]
     for left in range(blocks):
-        rest = block != left
-        found.append(populations(kept[rest], mixture(energies[:, rest], counts - 100, whole.free_energies).weights, bins))
+        part = mixture(energies, counts - 100, whole.free_energies, (block != left).astype(float))
+        found.append(populations(kept, part.weights(), bins))
     check_shares(np.array(found), bins)
 
 

@@ -4,31 +4,23 @@ Every way of sampling ends in the same thing: the populations of the cells of a 
 and from all but one block of them in turn. A free energy is any function of populations; what leaving out a block does to
 it gives its error, without a word about how the samples were made or correlated within a block.
 
-Sources: MBAR, M. R. Shirts and J. D. Chodera, J. Chem. Phys. 129, 124105 (2008), by pymbar; reweighting of metadynamics,
-P. Tiwary and M. Parrinello, J. Phys. Chem. B 119, 736 (2015); jackknife, R. G. Miller, Biometrika 61, 1 (1974).
+Sources: reweighting of metadynamics, P. Tiwary and M. Parrinello, J. Phys. Chem. B 119, 736 (2015); jackknife,
+R. G. Miller, Biometrika 61, 1 (1974). Windows of umbrella sampling are put together by `numerics/mbar.py`.
 """
 
 from __future__ import annotations
 
-import importlib
-import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from manybody.core.errors import InputError, Problem, TaskError
 from manybody.numerics.periodic import wrap
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
-
-SOLVED = 1e-9  # kT: change of the windows' free energies in the last step, far below any statistical error
-LONGEST = 4.0  # kT: where a Newton step is longer, the solution is still too far for a parabola
-MOST_STEPS = 200  # of Newton's method; ten or so are the rule
 
 
 def block_of(samples: int, blocks: int) -> Indices:
@@ -49,7 +41,8 @@ def restraint_energies(torsions: Array, centres: Array, stiffness: Sequence[floa
     """
     found = np.zeros((len(centres), len(torsions)))
     for n in range(torsions.shape[1]):
-        found += 0.5 * stiffness[n] / kT * wrap(torsions[None, :, n] - centres[:, None, n]) ** 2
+        places, which = np.unique(centres[:, n], return_inverse=True)  # a grid of windows has few of them along a torsion
+        found += (0.5 * stiffness[n] / kT * wrap(torsions[None, :, n] - places[:, None]) ** 2)[which]
     return found
 
 
@@ -61,78 +54,6 @@ def strains(torsions: Sequence[Array], centres: Array, stiffness: Sequence[float
     """
     pairs = zip(torsions, centres, strict=True)
     return np.array([restraint_energies(run, centre[None], stiffness, kT).mean() for run, centre in pairs])
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """What MBAR makes of the samples of several windows.
-
-    free_energies [windows]: of each in kT, the first 0; weights [samples]: of the samples without any restraint, adding up
-    to 1.
-    """
-
-    free_energies: Array
-    weights: Array
-
-
-def mixture(energies: Array, counts: Indices, guess: Array | None = None) -> Mixture:
-    """MBAR's solution by Newton's method.  energies: [windows, samples] in kT; counts, guess: [windows].
-
-    With p_k(n) = N_k exp(f_k - u_k(n)) / sum_l N_l exp(f_l - u_l(n)), the share that window k has in sample n, the solution
-    is where sum_n p_k(n) = N_k for every k. That is the gradient of a concave function of f, so Newton's steps, no longer
-    than `LONGEST`, find it. Raises `TaskError` where windows do not overlap.
-    """
-    free = np.zeros(len(counts)) if guess is None else guess.copy()
-    shares = np.empty_like(energies)
-    for _ in range(MOST_STEPS):
-        np.subtract((free + np.log(counts))[:, None], energies, out=shares)
-        shares -= shares.max(axis=0)
-        np.exp(shares, out=shares)
-        shares /= shares.sum(axis=0)
-        held = shares.sum(axis=1)
-        curvature = np.diag(held) - shares @ shares.T
-        try:
-            step = np.linalg.solve(curvature[1:, 1:], (counts - held)[1:])
-        except np.linalg.LinAlgError:
-            break
-        longest = float(np.abs(step).max(initial=0.0))
-        if not math.isfinite(longest):
-            break
-        free[1:] += step * min(1.0, LONGEST / max(longest, LONGEST))
-        if longest < SOLVED:
-            return Mixture(free, free_weights(energies, counts, free))
-    raise TaskError("MBAR found no solution: windows do not overlap. Take more windows, or weaker ones, or sample longer.")
-
-
-def free_weights(energies: Array, counts: Indices, free_energies: Array) -> Array:
-    """w_n = 1 / sum_k N_k exp(f_k - u_k(n)), made to add up to 1: the samples' weights without any restraint, [samples]."""
-    exponent = (free_energies + np.log(counts))[:, None] - energies
-    top = exponent.max(axis=0)
-    logarithm = -(top + np.log(np.exp(exponent - top).sum(axis=0)))
-    weights = np.exp(logarithm - logarithm.max())
-    return np.asarray(weights / weights.sum())
-
-
-def confirmed(energies: Array, counts: Indices, guess: Array) -> tuple[Array, Array]:
-    """The windows' free energies and their standard errors beside the first, kT, both [windows], as pymbar has them.
-
-    pymbar goes on from `guess` to its own solution. Its errors take all samples for independent. Raises `InputError` where
-    pymbar is missing.
-    """
-    solver = ({"method": "adaptive", "tol": SOLVED, "options": {"maxiter": MOST_STEPS}},)
-    solved = _pymbar().MBAR(energies, counts, initial_f_k=guess, solver_protocol=solver)
-    errors = solved.compute_free_energy_differences()["dDelta_f"][0]
-    return np.asarray(solved.f_k, dtype=np.float64), np.asarray(errors, dtype=np.float64)
-
-
-def _pymbar() -> Any:
-    """pymbar, without its advice to install another package."""
-    logging.getLogger("pymbar").setLevel(logging.ERROR)
-    try:
-        return importlib.import_module("pymbar")
-    except ImportError as error:
-        remedy = "Install it: pip install 'manybody[molecules]'."
-        raise InputError(Problem("umbrella sampling", "pymbar to solve MBAR with", "no such package", remedy)) from error
 
 
 def populations(torsions: Array, weights: Array, bins: int) -> Array:

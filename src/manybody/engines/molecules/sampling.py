@@ -21,7 +21,7 @@ from manybody.core.units import Energy, Time
 from manybody.engines.molecules.spec import Molecule
 
 STEP_SECONDS = 2.5e-5  # a step of twenty atoms, on one core of the 2020s
-WEIGH_SECONDS = 2e-9  # a sample, pair of windows and block of umbrella sampling, the same
+WEIGH_SECONDS = 3e-8  # a sample, pair of windows and block of umbrella sampling, the same: some passes of MBAR
 WIDEST_HILL = 0.8  # radians: wider, and a hill does not fit the circle
 
 Torsion = tuple[int, int, int, int]

@@ -16,9 +16,7 @@ from manybody.core.task import Output, Progress, Task
 from manybody.engines.molecules.bias import BiasedEngine, BiasedState, BiasedTrace
 from manybody.engines.molecules.free_energy import (
     block_of,
-    confirmed,
     inefficiency,
-    mixture,
     populations,
     restraint_energies,
     reweighted,
@@ -27,13 +25,13 @@ from manybody.engines.molecules.free_energy import (
 from manybody.engines.molecules.sampling import BiasedLeg, Metadynamics, Umbrella, Weighing, Window
 from manybody.engines.molecules.spec import Molecule
 from manybody.engines.molecules.state import MoleculeState
+from manybody.numerics.mbar import mixture
 from manybody.numerics.statistics import linear_drift
 
 Array = NDArray[np.float64]
 
 CALL_STEPS = 2500  # steps between looks at the clock, about: some tens of ms; a matter of the leg alone, as results are
 LEAST_DRIFT = 100  # samples before which a slope would be the noise of a few
-ROUGH_SAMPLES = 12  # of a window, to begin solving MBAR with
 
 
 def equilibrate(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
@@ -225,33 +223,28 @@ def _weigh_windows(
     torsions, centres = [run for run, is_held in zip(torsions, held, strict=True) if is_held], np.array(bias.centres)[held]
     kept, counts = np.concatenate(torsions), np.array([len(run) for run in torsions])
     energies = restraint_energies(kept, centres, bias.stiffness, kT)
-    block = np.concatenate([block_of(len(run), spec.blocks) for run in torsions])
-    whole = mixture(energies, counts, _rough(torsions, centres, bias, kT))
-    found = [populations(kept, whole.weights, spec.bins)]
+    block = [block_of(count, spec.blocks) for count in counts]
+    whole = mixture(energies, counts)
+    found = [populations(kept, whole.weights(), spec.bins)]
     for left in range(spec.blocks):
-        rest = block != left
-        fewer = np.array([int((block_of(len(run), spec.blocks) != left).sum()) for run in torsions])
-        part = mixture(energies[:, rest], fewer, whole.free_energies)
-        found.append(populations(kept[rest], part.weights, spec.bins))
+        rest = [number != left for number in block]
+        fewer, times = np.array([run.sum() for run in rest]), np.concatenate(rest).astype(np.float64)
+        part = mixture(energies, fewer, whole.free_energies, times)
+        found.append(populations(kept, part.weights(), spec.bins))
         context.progress(Progress((left + 1) / (spec.blocks + 1)))
-    times = inefficiency(torsions)  # samples that make one independent one, which pymbar takes each for
-    free, errors = confirmed(energies, counts, whole.free_energies)
+    correlated = inefficiency(torsions)  # samples that make one independent one, which MBAR's errors take each for
     arrays = {
         "populations": np.array(found),
         "windows": np.flatnonzero(held),
-        "window_free_energies": kT * free,
-        "window_errors": kT * errors * math.sqrt(times),
+        "window_free_energies": kT * whole.free_energies,
+        "window_errors": kT * whole.errors * math.sqrt(correlated),
     }
-    told = {"effective_share": _effective_share(whole.weights), "inefficiency": times, "windows_left_out": int((~held).sum())}
+    told = {
+        "effective_share": _effective_share(whole.weights()),
+        "inefficiency": correlated,
+        "windows_left_out": int((~held).sum()),
+    }
     return arrays, told
-
-
-def _rough(torsions: list[Array], centres: Array, bias: Umbrella, kT: float) -> Array:
-    """The windows' free energies in kT, [windows], from few of the samples: most of Newton's steps are far from the end."""
-    every = max(1, min(len(run) for run in torsions) // ROUGH_SAMPLES)
-    few = [run[::every] for run in torsions]
-    energies = restraint_energies(np.concatenate(few), centres, bias.stiffness, kT)
-    return mixture(energies, np.array([len(run) for run in few])).free_energies
 
 
 def _effective_share(weights: Array) -> float:
