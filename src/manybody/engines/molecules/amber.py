@@ -40,7 +40,7 @@ def edges(structure: Any, coordinates: Path) -> Array | None:
     if structure.box is None or not np.any(structure.box[:3]):
         return None
     if any(abs(angle - 90) > 1e-4 for angle in structure.box[3:]):
-        came = f"angles {list(structure.box[3:])}"
+        came = f"angles {[float(angle) for angle in structure.box[3:]]}"
         raise InputError(Problem(str(coordinates), "a rectangular box", came, "Solvate the molecule in a rectangular box."))
     return np.asarray(structure.box[:3], dtype=np.float64) * ANGSTROM
 

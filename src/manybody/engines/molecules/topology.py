@@ -130,7 +130,13 @@ def with_rigid_water(topology: Topology, only_held: bool = False) -> Topology:
         return replace(terms, atoms=terms.atoms[kept], parameters=terms.parameters[kept])
 
     bonded = {name: tuple(outside(terms) for terms in group) for name, group in topology.bonded.items()}
-    rigid = replace(topology.constraints, waters=waters, legs=legs, bases=bases)
+    held = topology.constraints
+    rigid = replace(
+        held,
+        waters=np.concatenate([held.waters, waters]),
+        legs=np.concatenate([held.legs, legs]),
+        bases=np.concatenate([held.bases, bases]),
+    )
     return replace(topology, bonded=bonded, constraints=rigid)
 
 
