@@ -1,0 +1,1 @@
+"""Dissipative particles: fluids, mixtures and polymers of soft particles that keep their momentum."""
