@@ -9,6 +9,7 @@ from pydantic import Field
 
 from manybody.core.errors import InputError
 from manybody.core.spec import refuse
+from manybody.core.units import Length
 from manybody.engines.molecules.spec import COORDINATES, TOPOLOGY, BoxOfMolecules, Contents, FromFiles, Rigid
 
 
@@ -21,6 +22,8 @@ class MolecularBox(BoxOfMolecules, FromFiles):
     name: Literal["molecular-box"] = "molecular-box"
     topology: str = Field("alanine-dipeptide-tip3p.prmtop", description=TOPOLOGY)
     coordinates: str = Field("alanine-dipeptide-tip3p.inpcrd", description=COORDINATES)
+    cutoff: Length = Field(0.8, gt=0.4, description="Lennard-Jones pairs further apart do not interact; at most half the box")
+    switch: Length = Field(0.7, gt=0.3, description="where the Lennard-Jones energy begins to be switched off; the cutoff: not")
     rigid: Rigid = Field("h-bonds", description="`h-bonds` keeps bonds to hydrogen, and water, rigid; `water`; or `none`")
     atoms: int = Field(0, ge=0, description="number of atoms; leave it out, and it is found")
     molecules: int = Field(0, ge=0, description="number of molecules; leave it out, and it is found")
