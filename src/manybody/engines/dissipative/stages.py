@@ -108,14 +108,16 @@ class Recorder:
     def _output(self, state: DissipativeState, displacement: np.ndarray) -> Output:
         leg, system = self.leg, self.engine.system
         interval = leg.stride * leg.time_step
-        columns: dict[str, np.ndarray] = dict(zip(COLUMNS, np.ascontiguousarray(self.rows.T), strict=True))
+        columns = dict(zip(COLUMNS, np.ascontiguousarray(self.rows.T), strict=True))
         momentum = self.rows[:, [COLUMNS.index(f"momentum_{axis}") for axis in "xyz"]]
         kept = (columns["energy"] + columns["kinetic_energy"] - columns["heat"]) / (1.5 * system.particles * system.temperature)
         time = interval * np.arange(1, len(self.rows) + 1)
-        arrays: dict[str, np.ndarray] = columns | dict(
+        moves = dict(
             zip(("squared_displacement", "displacement_product", "end_to_end"), np.ascontiguousarray(self.moves.T), strict=True)
         )
-        arrays |= {
+        arrays = {
+            **columns,
+            **moves,
             "time": time,
             "momentum": np.linalg.norm(momentum, axis=1) / math.sqrt(system.temperature),
             "frame_time": interval * leg.frame_stride * np.arange(1, len(self.frames) + 1),
