@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -60,7 +61,7 @@ class Canonical(CheckSpec):
             value=excess[worst] if math.isfinite(excess[worst]) else None,
             tolerance=allowed[worst],
             tolerance_from=f"{self.accuracy:g} for the time step, and {self.sigma:g} standard errors over all points",
-            source="the canonical state without total momentum; for positions B. D. Butler et al., J. Chem. Phys. 109, 6519 (1998)",
+            source="Maxwell and Boltzmann; for positions B. D. Butler et al., J. Chem. Phys. 109, 6519 (1998)",
             verdict=Verdict.UNDECIDED if coarse and verdict is Verdict.HOLDS else verdict,
             evidence={label: {"value": float(each.value), "error": float(each.error)} for label, each in found.items()},
         )
@@ -102,7 +103,7 @@ class EquationOfState(CheckSpec):
                 alike = system.model_copy(update={"density": 1.0, "particles": 1}).digest + method.digest
                 groups.setdefault(alike, []).append(point)
         ordered = [sorted(group, key=lambda point: typed(point)[0].density) for group in groups.values()]
-        return [pair for group in ordered for pair in zip(group, group[1:], strict=False)]
+        return [pair for group in ordered for pair in pairwise(group)]
 
     def _finding(self, evidence: Evidence, low: Point, high: Point, limit: float) -> Finding:
         system, other = typed(low)[0], typed(high)[0]

@@ -115,7 +115,7 @@ class Recorder:
         moves = dict(
             zip(("squared_displacement", "displacement_product", "end_to_end"), np.ascontiguousarray(self.moves.T), strict=True)
         )
-        arrays = {
+        arrays: dict[str, np.ndarray] = {
             **columns,
             **moves,
             "time": time,
