@@ -24,25 +24,31 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, cast
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import special
 from torch import Tensor
 
 from manybody.core.errors import InputError, Problem
 from manybody.numerics.bonded import COORDINATES, ENERGIES, BondedTerms
-from manybody.numerics.ewald import Coulomb, cell_heights
+from manybody.numerics.ewald import Coulomb, cell_heights, inverse_cell
+from manybody.numerics.expressions import FUNCTIONS, evaluated, parsed
 from manybody.numerics.pairs import PairPotential
-from manybody.numerics.plain_pairs import PlainPairs
+from manybody.numerics.plain_pairs import lifted
 from manybody.numerics.pme import Exclusions, PMEParameters, PMEPlan
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 ChargeSum = Callable[[Array, Array], Coulomb]
 ForceField = Callable[[Array], tuple[float, Array]]
+Values = TypeVar("Values", Array, Tensor)
 
+_OF_TENSORS = {name: lifted(name) for name in FUNCTIONS}
+_OF_ARRAYS = {name: getattr(special if name in ("erf", "erfc") else np, name) for name in FUNCTIONS}
 SOFTENING = ("radius", "alpha", "coupling")  # what `softened` adds to the parameters of a formula
 
 
@@ -146,30 +152,41 @@ class CoupledPairs:
         if np.intersect1d(self.solute, self.rest).size:
             raise InputError(Problem(where, "atoms that are in `solute` or in `rest`", "some in both", "Take them out of one."))
 
-    @property
+    @cached_property
     def _vectors(self) -> Array:
         return np.diag(self.cell) if self.cell.ndim == 1 else self.cell
+
+    @cached_property
+    def _inverse(self) -> Array:
+        return inverse_cell(self._vectors)
 
     def squares(self, positions: Tensor) -> Tensor:
         """Squared distances of nearest images, [solute, rest]; differentiable in positions [atoms, 3]."""
         apart = positions[torch.from_numpy(self.solute)][:, None] - positions[torch.from_numpy(self.rest)]
-        vectors = torch.from_numpy(self._vectors)
-        hops = torch.round(torch.linalg.solve(vectors.T, apart.detach().reshape(-1, 3).T).T).reshape(apart.shape)
-        return cast("Tensor", (apart - hops @ vectors).square().sum(dim=-1))
+        hops = np.rint(apart.detach().numpy() @ self._inverse)
+        return cast("Tensor", (apart - torch.from_numpy(hops @ self._vectors)).square().sum(dim=-1))
 
-    def pair_energies(self, squares: Tensor, coupling: Tensor) -> Tensor:
-        """u(r) of squared distances [..., solute, rest] at a coupling that broadcasts with them; 0 beyond the cutoff."""
-        values = {name: self._between(name, coupling) for name in self.potential.parameters}
-        formula = PlainPairs(self.potential, cast("dict[str, float]", values))
-        edge = torch.tensor(self.cutoff**2, dtype=torch.float64)
-        inside = squares <= edge
-        energy = formula.energy(torch.where(inside, squares, edge))
-        if self.shifted:
-            energy = energy - formula.energy(edge + torch.zeros_like(coupling))
-        return torch.where(inside, energy, 0.0)
+    def pair_energies(self, squares: Values, coupling: Values | float) -> Values:
+        """u(r) of squared distances [..., solute, rest] at a coupling that broadcasts with them; 0 beyond the cutoff.
 
-    def _between(self, name: str, coupling: Tensor) -> Tensor:
-        first, last = (torch.as_tensor(given[name], dtype=torch.float64) for given in (self.begin, self.end))
+        Of arrays or of tensors; differentiable in both.
+        """
+        library, functions = (torch, _OF_TENSORS) if isinstance(squares, Tensor) else (np, _OF_ARRAYS)
+        inside = squares <= self.cutoff**2
+        values: dict[str, Any] = {name: self._between(name, coupling) for name in self.potential.parameters}
+        tree = parsed(self.potential.expression, {"r", "r2", *values}, f"pair potential `{self.potential.name}`")
+
+        def energy(r2: Any, r: Any) -> Any:
+            return evaluated(tree, {"r2": r2, "r": r, **values}, functions)
+
+        safe: Any = library.where(inside, squares, self.cutoff**2)
+        off = energy(self.cutoff**2, self.cutoff) if self.shifted else 0.0
+        return cast("Values", library.where(inside, energy(safe, library.sqrt(safe)) - off, 0.0))
+
+    def _between(self, name: str, coupling: Any) -> Any:
+        first, last = self.begin[name], self.end[name]
+        if isinstance(coupling, Tensor):
+            first, last = (torch.as_tensor(value, dtype=torch.float64) for value in (first, last))
         return first + coupling * (last - first)
 
     def at(self, positions: Array, coupling: float) -> Coupled:
@@ -182,9 +199,9 @@ class CoupledPairs:
 
     def energies(self, positions: Array, couplings: Sequence[float]) -> Array:
         """The energies at many couplings, [couplings]."""
-        squares = self.squares(torch.from_numpy(np.asarray(positions, dtype=np.float64)))
-        many = torch.tensor(couplings, dtype=torch.float64)[:, None, None]
-        return np.asarray(self.pair_energies(squares[None], many).sum(dim=(1, 2)).numpy())
+        squares = self.squares(torch.from_numpy(np.asarray(positions, dtype=np.float64))).numpy()
+        many = np.asarray(couplings)[:, None, None]
+        return np.asarray(self.pair_energies(squares[None], many).sum(axis=(1, 2)))
 
 
 # --- charges ---------------------------------------------------------------------------------------------------

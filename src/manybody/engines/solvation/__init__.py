@@ -1,0 +1,1 @@
+"""One particle coupled to a liquid: its free energy of solvation along windows of a coupling."""
