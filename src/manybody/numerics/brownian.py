@@ -17,6 +17,7 @@ order that does not depend on when a list was made: a path has the same bits how
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -218,14 +219,17 @@ def advance(
 
 
 def gaussian_noise(key: Key, step: int, steps: int, particles: int, numbers: int = 3) -> np.ndarray:
-    """Standard normal numbers [steps, particles, numbers] of `steps` time steps from `step` on.
+    """Standard normal numbers [steps, particles, numbers] of `steps` time steps from `step` on (`drawn`)."""
+    return drawn(key, step, steps, lambda generator: generator.standard_normal((NOISE_CHUNK, particles, numbers)))
 
-    They are drawn in chunks of fixed length, each from a key of its own: a step gets the same numbers whichever way a run
-    is cut into calls.
+
+def drawn(key: Key, step: int, steps: int, chunk: Callable[[np.random.Generator], np.ndarray]) -> np.ndarray:
+    """Random numbers [steps, ..] of `steps` time steps from `step` on; `chunk` draws those of `NOISE_CHUNK` steps.
+
+    Each chunk comes from a key of its own: a step gets the same numbers whichever way a run is cut into calls.
     """
     chunks = [
-        key.derive("noise", index).generator().standard_normal((NOISE_CHUNK, particles, numbers))
-        for index in range(step // NOISE_CHUNK, -(-(step + steps) // NOISE_CHUNK))
+        chunk(key.derive("noise", index).generator()) for index in range(step // NOISE_CHUNK, -(-(step + steps) // NOISE_CHUNK))
     ]
     first = step % NOISE_CHUNK
     return np.concatenate(chunks)[first : first + steps]

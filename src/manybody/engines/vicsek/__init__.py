@@ -1,0 +1,1 @@
+"""Vicsek's flocks: self-propelled particles that align with their neighbours."""
