@@ -15,6 +15,7 @@ from torch import Tensor
 
 from manybody.numerics.expressions import FUNCTIONS, evaluated, parsed
 from manybody.numerics.pairs import PairPotential
+from manybody.numerics.tables import Pieces
 
 CHUNK_BYTES = 256 * 2**20  # of one [rows, atoms, 3] array
 
@@ -40,27 +41,61 @@ class PlainPairs:
         return -2 * slope
 
     def evaluate(self, positions: Tensor, box: Tensor, cutoff: float) -> tuple[Tensor, float, float, float]:
-        """Forces [atoms, 3], energy (not shifted), virial and number of pairs within `cutoff`, at most half the box.
+        """See `sums`."""
+        return sums(self, positions, box, cutoff)
 
-        positions [atoms, 3] and box [3] on the same device. Cost: O(atoms^2).
-        """
-        atoms = len(positions)
-        rows = max(1, CHUNK_BYTES // (24 * atoms))
-        forces, totals = torch.empty_like(positions), torch.zeros(3, dtype=positions.dtype, device=positions.device)
-        for start in range(0, atoms, rows):
-            apart = positions[start : start + rows, None] - positions
-            apart = apart - box * torch.round(apart / box)
-            r2 = (apart**2).sum(dim=-1)
-            own = torch.arange(len(r2), device=r2.device)
-            r2[own, start + own] = torch.inf
-            inside = ~(r2 > cutoff**2)
-            safe = torch.where(inside, r2, cutoff**2)
-            pull = torch.where(inside, self.force_over_r(safe), 0.0)
-            forces[start : start + rows] = (pull[..., None] * apart).sum(dim=1)
-            energy = torch.where(inside, self.energy(safe), 0.0).sum()
-            totals = totals + 0.5 * torch.stack([energy, (pull * safe).sum(), inside.sum()])
-        energy_sum, virial, pairs = totals.tolist()
-        return forces, energy_sum, virial, pairs
+
+@dataclass(frozen=True)
+class PlainTable:
+    """A table evaluated by torch (`tables.Pieces`); below it there is no number."""
+
+    pieces: Pieces
+
+    def energy(self, r2: Tensor) -> Tensor:
+        """u as a function of squared distances, of any shape; not shifted."""
+        (a, b, c, d), t = self._piece(r2)
+        return a + t * (b + t * (c + t * d))
+
+    def force_over_r(self, r2: Tensor) -> Tensor:
+        """-u'(r)/r = -2 du/d(r2), for squared distances of any shape."""
+        (_, b, c, d), t = self._piece(r2)
+        return -2 * self.pieces.per_square * (b + t * (2 * c + t * 3 * d))
+
+    def evaluate(self, positions: Tensor, box: Tensor, cutoff: float) -> tuple[Tensor, float, float, float]:
+        """See `sums`."""
+        return sums(self, positions, box, cutoff)
+
+    def _piece(self, r2: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """a, b, c, d of the pieces that squares lie in, and how far from 0 to 1 in them."""
+        rows = torch.as_tensor(self.pieces.coefficients, dtype=r2.dtype, device=r2.device)
+        place = (r2 - self.pieces.low) * self.pieces.per_square
+        place = torch.where(place >= 0, place, torch.nan)
+        row = place.nan_to_num().clamp(max=len(rows) - 1).long()
+        return rows[row].unbind(-1), place - row
+
+
+def sums(potential: PlainPairs | PlainTable, positions: Tensor, box: Tensor, cutoff: float) -> tuple[Tensor, float, float, float]:
+    """Forces [atoms, 3], energy (not shifted), virial and number of pairs within `cutoff`, at most half the box.
+
+    positions [atoms, 3] and box [3] on the same device. Cost: O(atoms^2).
+    """
+    atoms = len(positions)
+    rows = max(1, CHUNK_BYTES // (24 * atoms))
+    forces, totals = torch.empty_like(positions), torch.zeros(3, dtype=positions.dtype, device=positions.device)
+    for start in range(0, atoms, rows):
+        apart = positions[start : start + rows, None] - positions
+        apart = apart - box * torch.round(apart / box)
+        r2 = (apart**2).sum(dim=-1)
+        own = torch.arange(len(r2), device=r2.device)
+        r2[own, start + own] = torch.inf
+        inside = ~(r2 > cutoff**2)
+        safe = torch.where(inside, r2, cutoff**2)
+        pull = torch.where(inside, potential.force_over_r(safe), 0.0)
+        forces[start : start + rows] = (pull[..., None] * apart).sum(dim=1)
+        energy = torch.where(inside, potential.energy(safe), 0.0).sum()
+        totals = totals + 0.5 * torch.stack([energy, (pull * safe).sum(), inside.sum()])
+    energy_sum, virial, pairs = totals.tolist()
+    return forces, energy_sum, virial, pairs
 
 
 def lifted(name: str) -> Callable[[Any], Tensor]:

@@ -13,12 +13,14 @@ from torch import Tensor
 from manybody.core.dynamics import Thermostat
 from manybody.core.errors import TaskError
 from manybody.core.random import Key
-from manybody.engines.particles.spec import LennardJonesLiquid
+from manybody.engines.particles.fluids import PairFluid, SimpleFluid
+from manybody.engines.particles.pair_choices import Formula, TablePotential
 from manybody.engines.particles.state import ParticleState
 from manybody.numerics import jit, plain_dynamics
 from manybody.numerics.integrators import LANGEVIN, LONGEST_STEP, NO_BATH, RESCALING, HeatBath
-from manybody.numerics.pairs import LENNARD_JONES
-from manybody.numerics.plain_pairs import PlainPairs
+from manybody.numerics.pairs import LENNARD_JONES, PairKernel, PairPotential
+from manybody.numerics.plain_pairs import PlainPairs, PlainTable
+from manybody.numerics.tabulated import table_kernel
 
 SKINS = (0.8, 0.35)  # how much further than the cutoff the lists of clusters and of atoms reach: speed, not physics
 SMALL, SMALL_SKIN = 200, 0.25  # below so many atoms a list costs little, and one with a narrow skin is the fastest
@@ -58,7 +60,7 @@ class Trace:
 
 
 class LiquidEngine:
-    """Advances a Lennard-Jones liquid; passes `manybody.testing.engine`.
+    """Advances a fluid of one kind of particle; passes `manybody.testing.engine`.
 
     thermostat: ``bussi`` (stochastic velocity rescaling), ``langevin`` or ``none``, with relaxation time
     `thermostat_time`. On ``cpu`` compiled kernels run, on `threads` threads, with the same bits for any
@@ -67,7 +69,7 @@ class LiquidEngine:
 
     def __init__(
         self,
-        system: LennardJonesLiquid,
+        system: PairFluid,
         time_step: float = 0.004,
         thermostat: Thermostat = "none",
         thermostat_time: float = 0.5,
@@ -77,10 +79,9 @@ class LiquidEngine:
     ) -> None:
         self.system = system
         self.time_step = time_step
-        self.kernel = LENNARD_JONES.bind({"epsilon": 1.0, "sigma": 1.0})
+        self.kernel, self.plain = kernels(system)
         self.device = device
         self.threads = min(threads, jit.most_threads())
-        self.plain = PlainPairs(LENNARD_JONES, {"epsilon": 1.0, "sigma": 1.0})
         self.shift = self.kernel.energy(system.cutoff)
         kind = {"none": NO_BATH, "bussi": RESCALING, "langevin": LANGEVIN}[thermostat]
         freedom = 3 * system.atoms - (0 if thermostat == "langevin" else 3)
@@ -239,6 +240,20 @@ class LiquidEngine:
         """What rows [samples, 8] say: see `pair_template.advance`."""
         energy, virial, pairs, kinetic, heat = rows[:, :5].T.copy()
         return Trace(energy - self.shift * pairs, virial, pairs, kinetic, heat, rows[:, 5:].copy())
+
+
+def kernels(system: PairFluid) -> tuple[PairKernel, PlainPairs | PlainTable]:
+    """The compiled kernel of a fluid's potential, and its plain twin."""
+    if not isinstance(system, SimpleFluid):
+        unit = {"epsilon": 1.0, "sigma": 1.0}
+        return LENNARD_JONES.bind(unit), PlainPairs(LENNARD_JONES, unit)
+    match system.potential:
+        case TablePotential() as table:
+            pieces = table.pieces(system.cutoff)
+            return table_kernel(pieces), PlainTable(pieces)
+        case Formula(name=name, text=text, values=values):
+            potential = PairPotential(name, text, tuple(values))
+            return potential.bind(values), PlainPairs(potential, values)
 
 
 def in_calls(rows: np.ndarray, stride: int, longest: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from manybody.core.random import Key
 from manybody.engines.particles.engine import ExplodedError, LiquidEngine, Trace
-from manybody.engines.particles.known_answers import pressure_tail
-from manybody.engines.particles.spec import BoxCoupling, LennardJonesLiquid
+from manybody.engines.particles.fluids import PairFluid
+from manybody.engines.particles.spec import BoxCoupling
 from manybody.engines.particles.state import ParticleState
 from manybody.numerics.barostats import EdgePistons, Piston
 from manybody.numerics.nose_hoover import NoseHooverChain
@@ -88,7 +88,7 @@ class ExtendedEngine:
 
     def __init__(
         self,
-        system: LennardJonesLiquid,
+        system: PairFluid,
         pressure: float | None = None,
         time_step: float = 0.004,
         thermostat_time: float = 0.5,
@@ -106,7 +106,7 @@ class ExtendedEngine:
         self.piston_bath = NoseHooverChain(kT, piston_time, float(kind.motions), chain_length)
         self.piston = None if pressure is None else kind(pressure, kT, piston_time, freedom)
         self.stride = stride
-        self.tail = pressure_tail(1.0, system.cutoff) if system.tail_correction and self.piston else 0.0
+        self.tail = system.pressure_tail(1.0) if self.piston else 0.0
 
     def init(self, key: Key) -> ExtendedState:
         """The lattice of the system's density, as `LiquidEngine.init` has it; baths and piston at rest."""

@@ -22,8 +22,8 @@ from manybody.core.errors import InputError, Problem
 from manybody.core.protocols import MeasureSpec, Samples
 from manybody.core.study import Point
 from manybody.core.task import Output
-from manybody.engines.particles.known_answers import energy_tail, pair_energy, pressure_tail
-from manybody.engines.particles.spec import LennardJonesLiquid, MolecularDynamics
+from manybody.engines.particles.fluids import PairFluid
+from manybody.engines.particles.spec import MolecularDynamics
 
 FIRM = 0.9  # of half the box: how far pairs are counted where it fluctuates, by some per cent at most
 
@@ -160,8 +160,8 @@ def radial_distribution(frames: np.ndarray, box: float, edges: np.ndarray) -> np
     return np.asarray(counts / (atoms * (atoms - 1) / box**3 * shells))
 
 
-def _particles(point: Point) -> tuple[LennardJonesLiquid, MolecularDynamics]:
-    assert isinstance(point.system, LennardJonesLiquid)
+def _particles(point: Point) -> tuple[PairFluid, MolecularDynamics]:
+    assert isinstance(point.system, PairFluid)
     assert isinstance(point.method, MolecularDynamics)
     return point.system, point.method
 
@@ -200,18 +200,16 @@ def _potential_energies(point: Point, outputs: Sequence[Output]) -> np.ndarray:
     """Of the plain truncated potential, a particle, with the tail at the density of the time."""
     system, _ = _particles(point)
     density = _densities(point, outputs)
-    tail = density * energy_tail(1.0, system.cutoff) if system.tail_correction else 0.0
-    energies: np.ndarray = _joined(outputs, "potential_energy") + pair_energy(system.cutoff) * _joined(outputs, "pairs")
-    return energies / system.atoms + tail
+    energies: np.ndarray = _joined(outputs, "potential_energy") + system.edge_energy * _joined(outputs, "pairs")
+    return energies / system.atoms + density * system.energy_tail(1.0)
 
 
 def _pressures(point: Point, outputs: Sequence[Output]) -> np.ndarray:
     """rho kT + virial / (3 V), and the tail at the density of the time."""
     system, _ = _particles(point)
     density = _densities(point, outputs)
-    tail = density**2 * pressure_tail(1.0, system.cutoff) if system.tail_correction else 0.0
     virial = _joined(outputs, "virial")
-    return density * _temperature(point, outputs) + virial * density / (3 * system.atoms) + tail
+    return density * _temperature(point, outputs) + virial * density / (3 * system.atoms) + density**2 * system.pressure_tail(1.0)
 
 
 def _cubes(method: MolecularDynamics, outputs: Sequence[Output], edges: np.ndarray) -> list[float]:
@@ -228,14 +226,14 @@ def _cubes(method: MolecularDynamics, outputs: Sequence[Output], edges: np.ndarr
     return [float(edge) for edge in boxes[:, 0]]
 
 
-def _weights(system: LennardJonesLiquid, method: MolecularDynamics, pairs: np.ndarray, volumes: np.ndarray | None) -> np.ndarray:
+def _weights(system: PairFluid, method: MolecularDynamics, pairs: np.ndarray, volumes: np.ndarray | None) -> np.ndarray:
     """From the ensemble that was run to that of the plain truncated potential; 1 without a thermostat. See the top."""
     if method.thermostat == "none" or not len(pairs):
         return np.ones_like(pairs)
     excess = pairs
     if volumes is not None:
         excess = pairs - 2 / 3 * math.pi * system.cutoff**3 * system.atoms**2 / volumes
-    weights: np.ndarray = np.exp(-pair_energy(system.cutoff) * (excess - excess.mean()) / system.temperature)
+    weights: np.ndarray = np.exp(-system.edge_energy * (excess - excess.mean()) / system.temperature)
     if volumes is not None and method.barostat == "martyna-tobias-klein":
         weights = weights * volumes / volumes.mean()
     return weights

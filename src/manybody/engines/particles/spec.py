@@ -13,7 +13,9 @@ from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSp
 from manybody.core.spec import refuse, refuse_unless_multiple
 from manybody.core.study import Realisation
 from manybody.core.task import Task
-from manybody.core.units import PRESSURE, Length, NumberDensity, Temperature, Time
+from manybody.core.units import PRESSURE, Time
+from manybody.engines.particles.fluids import PairFluid, SimpleFluid
+from manybody.engines.particles.known_answers import energy_tail, pair_energy, pressure_tail
 
 HeatBath = Literal["bussi", "langevin", "nose-hoover", "none"]
 Barostat = Literal["monte-carlo", "martyna-tobias-klein"]
@@ -22,39 +24,43 @@ Start = Literal["liquid", "crystal"]
 Pressure = Annotated[float, PRESSURE]
 
 ROOM = 0.95  # of half the box, the longest cutoff at constant pressure: the box must be able to shrink
+MELTING_HEAT = 1.0  # epsilon above the temperature asked for
 CELL_ATOMS = 4  # of a face-centred cubic lattice
 
 
-class LennardJonesLiquid(SystemSpec):
+class LennardJonesLiquid(PairFluid):
     """N particles of mass 1 in a periodic cube that interact by 4 (r^-12 - r^-6) up to a cutoff."""
 
     summary: ClassVar[str] = "particles in a periodic box, 4 (r^-12 - r^-6) up to a cutoff, with tail corrections"
-    symmetries: ClassVar[tuple[str, ...]] = ("translation", "permutation", "cubic rotation")
-    conserved: ClassVar[tuple[str, ...]] = ("energy", "momentum")
 
     name: Literal["lennard-jones-liquid"] = "lennard-jones-liquid"
-    temperature: Temperature = Field(gt=0, examples=[0.85], description="temperature")
-    density: NumberDensity = Field(gt=0, le=2.0, examples=[0.776], description="particles per volume")
-    atoms: int = Field(500, ge=32, le=10_000_000, description="number of particles")
-    cutoff: Length = Field(3.0, gt=1.0, description="pairs further apart do not interact; must exceed sigma and fit half the box")
     tail_correction: bool = Field(True, description="add the analytic contribution of pairs beyond the cutoff, g(r) = 1")
 
     @property
-    def box(self) -> float:
-        """Edge of the periodic cube, in sigma."""
-        return math.cbrt(self.atoms / self.density)
+    def melting_temperature(self) -> float:
+        """Hot enough to melt the lattice within a few tau at liquid densities."""
+        return self.temperature + MELTING_HEAT
 
-    @model_validator(mode="after")
-    def _cutoff_fits(self) -> LennardJonesLiquid:
-        if self.cutoff > self.box / 2:
-            atoms = math.ceil((2 * self.cutoff) ** 3 * self.density)
-            refuse(
-                "cutoff",
-                f"at most half the box, {self.box / 2:.4g}",
-                f"{self.cutoff:g}",
-                f"Lower the cutoff, or take at least {atoms} atoms at this density.",
-            )
-        return self
+    @property
+    def edge_energy(self) -> float:
+        """u(cutoff)."""
+        return pair_energy(self.cutoff)
+
+    def energy_tail(self, density: float) -> float:
+        """8/3 pi rho (1/3 r_c^-9 - r_c^-3), where it is asked for."""
+        return density * energy_tail(1.0, self.cutoff) if self.tail_correction else 0.0
+
+    def pressure_tail(self, density: float) -> float:
+        """16/3 pi rho^2 (2/3 r_c^-9 - r_c^-3), where it is asked for."""
+        return density**2 * pressure_tail(1.0, self.cutoff) if self.tail_correction else 0.0
+
+
+FLUIDS: dict[str, type[PairFluid]] = {"lennard-jones-liquid": LennardJonesLiquid, "simple-fluid": SimpleFluid}
+
+
+def fluid_of(document: Mapping[str, Any]) -> PairFluid:
+    """The fluid that a task's document says."""
+    return FLUIDS[document["name"]].model_validate(document)
 
 
 OFFSET = 5e-5  # of the temperature: a tenth of what a long study resolves
@@ -123,7 +129,7 @@ class MolecularDynamics(MethodSpec):
         "NPT and NPH by trials of the box; NPT by the piston of Martyna, Tobias and Klein"
     )
     version: ClassVar[str] = "1"
-    systems: ClassVar[tuple[str, ...]] = ("lennard-jones-liquid",)
+    systems: ClassVar[tuple[str, ...]] = ("lennard-jones-liquid", "simple-fluid")
     stages: ClassVar[Mapping[str, str]] = {
         "equilibrate": "manybody.engines.particles.stages:equilibrate",
         "produce": "manybody.engines.particles.stages:produce",
@@ -196,7 +202,9 @@ class MolecularDynamics(MethodSpec):
 
     def suits(self, system: SystemSpec) -> None:
         """A box under pressure needs room to shrink; a crystal needs every site of its lattice filled."""
-        assert isinstance(system, LennardJonesLiquid)
+        assert isinstance(system, PairFluid)
+        if self.pressure is not None and not isinstance(system, LennardJonesLiquid):
+            refuse("pressure", f"none for {system.name}", f"{self.pressure:g}", "Leave it out, and sweep the density.")
         most = ROOM * system.box / 2
         if self.pressure is not None and system.cutoff > most:
             atoms = math.ceil((2 * system.cutoff / ROOM) ** 3 * system.density)
@@ -214,7 +222,7 @@ class MolecularDynamics(MethodSpec):
 
     def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
         """Equilibration, then as many segments as the duration takes."""
-        assert isinstance(system, LennardJonesLiquid)
+        assert isinstance(system, PairFluid)
         # A lattice has to be brought to T and P first, by what relaxes without swinging.
         heat_bath = "langevin" if self.thermostat == "langevin" else "bussi"
         first = self.leg(thermostat=heat_bath, barostat="monte-carlo", time=self.equilibration)
@@ -224,7 +232,7 @@ class MolecularDynamics(MethodSpec):
 
     def conserves(self, system: SystemSpec) -> tuple[Conserved, ...]:
         """The effective energy (less heat and work taken in, or with baths and piston), and momentum where no noise breaks it."""
-        assert isinstance(system, LennardJonesLiquid)
+        assert isinstance(system, PairFluid)
         energy = Conserved(
             series="effective_energy",
             claim="the energy less the heat from the thermostat does not drift, in kT per degree of freedom per tau",
@@ -257,13 +265,13 @@ class MolecularDynamics(MethodSpec):
         if self.thermostat == "nose-hoover":
             every = self.exchange_every * factor
             leg = self.leg(time_step=step, exchange_every=every, time=4.0, sample_every=every, frame_every=4.0)
-        assert isinstance(point.system, LennardJonesLiquid)
+        assert isinstance(point.system, PairFluid)
         return self._task("conserve", point.system, leg, last.seed, realisation.repeat, {"state": last.digest})
 
     def _task(
         self,
         stage: str,
-        system: LennardJonesLiquid,
+        system: PairFluid,
         leg: ParticleLeg,
         seed: int,
         repeat: int,

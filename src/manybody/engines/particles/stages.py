@@ -17,12 +17,12 @@ from manybody.core.task import Output, Progress, Task
 from manybody.engines.particles.drives import ConstantVolume, Drive, Pistons, VolumeTrials
 from manybody.engines.particles.engine import LiquidEngine, Trace
 from manybody.engines.particles.extended import ExtendedEngine
-from manybody.engines.particles.spec import LennardJonesLiquid, ParticleLeg, drift_tolerance
+from manybody.engines.particles.fluids import PairFluid
+from manybody.engines.particles.spec import ParticleLeg, drift_tolerance, fluid_of
 from manybody.engines.particles.state import ParticleState
 from manybody.engines.particles.volume_moves import VolumeMoveEngine
 
 MELTING_SHARE = 0.2  # of the equilibration, spent hot
-MELTING_HEAT = 1.0  # epsilon above the temperature asked for: melts the lattice within a few tau at liquid densities
 
 
 def equilibrate(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
@@ -30,7 +30,7 @@ def equilibrate(task: Task, inputs: Mapping[str, Output], context: Context) -> O
     system, leg = _parse(task)
     recorder = Recorder(system, leg, context)
     drive, melts = drive_of(system, leg, context), leg.start == "liquid"
-    first = ConstantVolume(_liquid(system, leg, context, system.temperature + MELTING_HEAT)) if melts else drive
+    first = ConstantVolume(_liquid(system, leg, context, system.melting_temperature)) if melts else drive
     state, kept = recorder.begin(first.liquid.init(task.key), {})
     settled = 0
     if melts:
@@ -52,7 +52,7 @@ def conserve(task: Task, inputs: Mapping[str, Output], context: Context) -> Outp
     return produce(task, inputs, context)
 
 
-def drive_of(system: LennardJonesLiquid, leg: ParticleLeg, context: Context) -> Drive[Any]:
+def drive_of(system: PairFluid, leg: ParticleLeg, context: Context) -> Drive[Any]:
     """What advances a system as a leg asks for."""
     stride, device, threads = leg.exchange_stride, context.device, context.threads
     if leg.thermostat == "nose-hoover":
@@ -70,17 +70,17 @@ def drive_of(system: LennardJonesLiquid, leg: ParticleLeg, context: Context) -> 
     return VolumeTrials(moves)
 
 
-def _parse(task: Task) -> tuple[LennardJonesLiquid, ParticleLeg]:
-    return LennardJonesLiquid.model_validate(task.system), ParticleLeg.model_validate(task.parameters)
+def _parse(task: Task) -> tuple[PairFluid, ParticleLeg]:
+    return fluid_of(task.system), ParticleLeg.model_validate(task.parameters)
 
 
-def _liquid(system: LennardJonesLiquid, leg: ParticleLeg, context: Context, temperature: float | None = None) -> LiquidEngine:
+def _liquid(system: PairFluid, leg: ParticleLeg, context: Context, temperature: float | None = None) -> LiquidEngine:
     assert leg.thermostat != "nose-hoover"
     return LiquidEngine(system, leg.time_step, leg.thermostat, leg.thermostat_time, temperature, context.device, context.threads)
 
 
 def _continued(
-    task: Task, system: LennardJonesLiquid, inputs: Mapping[str, Output], device: str
+    task: Task, system: PairFluid, inputs: Mapping[str, Output], device: str
 ) -> tuple[ParticleState, Mapping[str, np.ndarray]]:
     """The last state of the task before, with this task's key, and all that it left."""
     if "state" not in inputs:
@@ -109,7 +109,7 @@ class Recorder:
     there determines every later bit. What was recorded so far is part of the checkpoint. Boxes are recorded where they move.
     """
 
-    def __init__(self, system: LennardJonesLiquid, leg: ParticleLeg, context: Context) -> None:
+    def __init__(self, system: PairFluid, leg: ParticleLeg, context: Context) -> None:
         self.system, self.leg, self.context = system, leg, context
         self.stride, self.frame_stride = leg.stride, leg.frame_stride
         self.traces: list[Trace] = []

@@ -12,8 +12,7 @@ import torch
 from manybody.core.dynamics import Thermostat
 from manybody.core.random import Key
 from manybody.engines.particles.engine import LiquidEngine, Trace
-from manybody.engines.particles.known_answers import pressure_tail
-from manybody.engines.particles.spec import LennardJonesLiquid
+from manybody.engines.particles.fluids import PairFluid
 from manybody.engines.particles.state import ParticleState
 from manybody.numerics.barostats import Coupling, VolumeMoves, log_acceptance_at_constant_enthalpy
 from manybody.numerics.integrators import NO_BATH
@@ -40,7 +39,7 @@ class VolumeMoveEngine:
 
     def __init__(
         self,
-        system: LennardJonesLiquid,
+        system: PairFluid,
         pressure: float,
         time_step: float = 0.004,
         thermostat: Thermostat = "bussi",
@@ -54,7 +53,7 @@ class VolumeMoveEngine:
         self.liquid = LiquidEngine(system, time_step, thermostat, thermostat_time, None, device, threads)
         self.moves = VolumeMoves(pressure, system.temperature, coupling, size or 0.5 / math.sqrt(system.atoms))
         self.stride = stride
-        self.tail = pressure_tail(1.0, system.cutoff) if system.tail_correction else 0.0
+        self.tail = system.pressure_tail(1.0)
 
     def init(self, key: Key) -> ParticleState:
         """The lattice of the system's density, as `LiquidEngine.init` has it."""
