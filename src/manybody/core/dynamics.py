@@ -4,41 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from manybody.core.protocols import MethodSpec
 from manybody.core.spec import Spec, refuse_unless_multiple
 from manybody.core.task import Task
 
 Thermostat = Literal["bussi", "langevin", "none"]
-
-
-class Leg(Spec):
-    """One stretch of dynamics: what a node needs to know to compute it. Times in the method's unit."""
-
-    thermostat: Thermostat
-    thermostat_time: float
-    time_step: float
-    time: float
-    sample_every: float
-    frame_every: float
-
-    @property
-    def steps(self) -> int:
-        """Time steps of the leg."""
-        return max(1, round(self.time / self.time_step))
-
-    @classmethod
-    def of(cls, method: MethodSpec, **changes: Any) -> Leg:
-        """A leg with a method's settings, changed where said; `time` always is."""
-        fields = {field: getattr(method, field) for field in cls.model_fields if field != "time"}
-        return cls.model_validate(fields | changes)
-
-
-def refuse_unless_times_nest(method: MethodSpec) -> None:
-    """Refuse a method whose samples are no whole steps, frames no whole samples, or segments no whole frames."""
-    for field, inner in (("sample_every", "time_step"), ("frame_every", "sample_every"), ("segment", "frame_every")):
-        refuse_unless_multiple(method, field, inner)
 
 
 class Sampled(Spec):
@@ -48,6 +20,11 @@ class Sampled(Spec):
     time: float
     sample_every: float
     frame_every: float
+
+    @property
+    def steps(self) -> int:
+        """Time steps of the stretch."""
+        return max(1, round(self.time / self.time_step))
 
     @property
     def stride(self) -> int:
@@ -63,6 +40,25 @@ class Sampled(Spec):
     def frame_stride(self) -> int:
         """Samples between stored configurations."""
         return max(1, round(self.frame_every / self.sample_every))
+
+    @classmethod
+    def of(cls, method: MethodSpec, **changes: Any) -> Self:
+        """A stretch with a method's settings, changed where said; `time` always is."""
+        fields = {field: getattr(method, field) for field in cls.model_fields if field != "time"}
+        return cls.model_validate(fields | changes)
+
+
+class Leg(Sampled):
+    """A stretch of dynamics with a thermostat."""
+
+    thermostat: Thermostat
+    thermostat_time: float
+
+
+def refuse_unless_times_nest(method: MethodSpec) -> None:
+    """Refuse a method whose samples are no whole steps, frames no whole samples, or segments no whole frames."""
+    for field, inner in (("sample_every", "time_step"), ("frame_every", "sample_every"), ("segment", "frame_every")):
+        refuse_unless_multiple(method, field, inner)
 
 
 def segments(duration: float, segment: float) -> int:

@@ -105,6 +105,23 @@ class MethodSpec(NamedSpec, ABC):
         """Whether honest nodes of one kind give equal bits for a task of `stage`; not where a node's own secret enters."""
         return True
 
+    def task(
+        self, stage: str, system: SystemSpec, parameters: Spec, seed: int, repeat: int, cost: float,
+        inputs: Mapping[str, str] | None = None,
+    ) -> Task:  # fmt: skip
+        """A task of this method, which takes about `cost` core-seconds; `inputs` are digests of other tasks by name."""
+        return Task(
+            method=self.name,
+            stage=stage,
+            version=self.version,
+            system=system.document(),
+            parameters=parameters.document(),
+            inputs=dict(inputs or {}),
+            seed=seed,
+            repeat=repeat,
+            cost=cost,
+        )
+
     def extended(self, scale: float) -> MethodSpec:
         """The same method with its extent multiplied by `scale`."""
         if scale == 1.0:

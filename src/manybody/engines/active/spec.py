@@ -132,8 +132,7 @@ class BrownianDynamics(MethodSpec):
 
     def stretch(self, time: float) -> Stretch:
         """A stretch of `time` with this method's settings."""
-        fields = {field: getattr(self, field) for field in Stretch.model_fields if field != "time"}
-        return Stretch.model_validate(fields | {"time": time})
+        return Stretch.of(self, time=time)
 
     def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
         """Equilibration, then as many segments as the duration takes."""
@@ -171,17 +170,7 @@ class BrownianDynamics(MethodSpec):
     ) -> Task:  # fmt: skip
         steps = stretch.stride * stretch.samples
         per_particle = 2.5e-7 if system.repulsion else 8e-8  # core-seconds a particle and step, measured on a 2020s core
-        return Task(
-            method=self.name,
-            stage=stage,
-            version=self.version,
-            system=system.document(),
-            parameters=stretch.document(),
-            inputs=inputs or {},
-            seed=seed,
-            repeat=repeat,
-            cost=steps * system.particles * per_particle,
-        )
+        return self.task(stage, system, stretch, seed, repeat, steps * system.particles * per_particle, inputs)
 
 
 def longest_time_step(system: ActiveBrownianParticles, start: Start) -> tuple[float, str]:

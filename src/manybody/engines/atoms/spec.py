@@ -247,17 +247,8 @@ class AtomsDynamics(MethodSpec):
     def _task(
         self, stage: str, system: AtomsSystem, leg: Leg, seed: int, repeat: int, inputs: dict[str, str] | None = None
     ) -> Task:
-        return Task(
-            method=self.name,
-            stage=stage,
-            version=self.version,
-            system=system.document(),
-            parameters=leg.document(),
-            inputs=inputs or {},
-            seed=seed,
-            repeat=repeat,
-            cost=leg.steps * (1e-4 + 2e-6 * system.count),  # core-seconds a step of embedded atoms, on a core of the 2020s
-        )
+        # core-seconds a step of embedded atoms, on a core of the 2020s
+        return self.task(stage, system, leg, seed, repeat, leg.steps * (1e-4 + 2e-6 * system.count), inputs)
 
 
 class Relaxation(Spec):
@@ -341,14 +332,4 @@ class AtomsStatics(MethodSpec):
     def _task(
         self, stage: str, system: AtomsSystem, parameters: Spec, seed: int, repeat: int, inputs: dict[str, str], calls: int
     ) -> Task:
-        return Task(
-            method=self.name,
-            stage=stage,
-            version=self.version,
-            system=system.document(),
-            parameters=parameters.document(),
-            inputs=inputs,
-            seed=seed,
-            repeat=repeat,
-            cost=calls * 10 * (1e-4 + 2e-6 * system.count),
-        )
+        return self.task(stage, system, parameters, seed, repeat, calls * 10 * (1e-4 + 2e-6 * system.count), inputs)

@@ -167,8 +167,7 @@ class DissipativeDynamics(MethodSpec):
 
     def leg(self, **changes: Any) -> DissipativeLeg:
         """A leg with this method's settings, changed where said; `time` always is."""
-        fields = {field: getattr(self, field) for field in DissipativeLeg.model_fields if field != "time"}
-        return DissipativeLeg.model_validate(fields | changes)
+        return DissipativeLeg.of(self, **changes)
 
     def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
         """Equilibration, then as many segments as the duration takes."""
@@ -207,14 +206,4 @@ class DissipativeDynamics(MethodSpec):
         inputs: dict[str, str] | None = None,
     ) -> Task:  # fmt: skip
         seconds = 2e-7 + 1.5e-7 * system.density  # of a core, a particle and step, measured on a 2020s core with AVX-512
-        return Task(
-            method=self.name,
-            stage=stage,
-            version=self.version,
-            system=system.document(),
-            parameters=leg.document(),
-            inputs=inputs or {},
-            seed=seed,
-            repeat=repeat,
-            cost=leg.stride * leg.samples * system.particles * seconds,
-        )
+        return self.task(stage, system, leg, seed, repeat, leg.stride * leg.samples * system.particles * seconds, inputs)

@@ -127,8 +127,7 @@ class IonDynamics(MethodSpec):
 
     def stretch(self, time: float) -> Stretch:
         """A stretch of `time` with this method's settings."""
-        fields = {field: getattr(self, field) for field in Stretch.model_fields if field != "time"}
-        return Stretch.model_validate(fields | {"time": time})
+        return Stretch.of(self, time=time)
 
     def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
         """Equilibration, then as many segments as the duration takes."""
@@ -173,17 +172,7 @@ class IonDynamics(MethodSpec):
         mesh = (0.9 * system.edge / system.width) ** 3
         fields = 2 if system.repulsion else 1
         per_step = fields * (1e-6 * system.ions + 3e-8 * mesh) + 1e-4  # core-seconds, measured on a 2020s core
-        return Task(
-            method=self.name,
-            stage=stage,
-            version=self.version,
-            system=system.document(),
-            parameters=stretch.document(),
-            inputs=inputs or {},
-            seed=seed,
-            repeat=repeat,
-            cost=steps * per_step,
-        )
+        return self.task(stage, system, stretch, seed, repeat, steps * per_step, inputs)
 
 
 def longest_time_step(system: DrivenElectrolyte) -> tuple[float, str]:

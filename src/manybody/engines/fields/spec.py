@@ -324,20 +324,3 @@ class FiniteVolume(MethodSpec):
         )  # fmt: skip
         cost = rows * columns * moment.step / self.reckoned.cell_steps_per_s
         return self.task("converge", system, moment, realisation.tasks[-1].seed, realisation.repeat, cost)
-
-    def task(
-        self, stage: str, system: AdvectedField, parameters: Spec, seed: int, repeat: int, cost: float,
-        inputs: dict[str, str] | None = None,
-    ) -> Task:  # fmt: skip
-        """A task of this method."""
-        return Task(
-            method=self.name,
-            stage=stage,
-            version=self.version,
-            system=system.document(),
-            parameters=parameters.document(),
-            inputs=inputs or {},
-            seed=seed,
-            repeat=repeat,
-            cost=cost,
-        )

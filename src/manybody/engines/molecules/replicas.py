@@ -138,16 +138,8 @@ class ReplicaExchange(MethodSpec):
         seed: int, repeat: int,
     ) -> Task:  # fmt: skip
         leg = work.leg if isinstance(work, ReplicaLeg) else work
-        return Task(
-            method=self.name,
-            stage=stage,
-            version=self.version,
-            system=system.document(),
-            parameters=work.document(),
-            inputs=inputs,
-            seed=seed,
-            repeat=repeat,
-            cost=0.01 if isinstance(leg, Exchange) else leg.steps * system.step_seconds,
+        return self.task(
+            stage, system, work, seed, repeat, 0.01 if isinstance(leg, Exchange) else leg.steps * system.step_seconds, inputs
         )
 
 

@@ -283,14 +283,4 @@ class BiasedDynamics(MethodSpec):
         steps = leg.time / leg.time_step if isinstance(leg, BiasedLeg) else 0.0
         if isinstance(leg, BiasedLeg) and isinstance(leg.bias, Window):
             steps += 2 * leg.bias.approach / leg.time_step
-        return Task(
-            method=self.name,
-            stage=stage,
-            version=self.version,
-            system=system.document(),
-            parameters=leg.document(),
-            inputs=inputs or {},
-            seed=seed,
-            repeat=repeat,
-            cost=steps * STEP_SECONDS,
-        )
+        return self.task(stage, system, leg, seed, repeat, steps * STEP_SECONDS, inputs)

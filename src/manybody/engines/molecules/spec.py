@@ -287,9 +287,7 @@ class ForceFieldDynamics(MethodSpec):
 
     def leg(self, **changes: Any) -> MoleculeLeg:
         """A leg with this method's settings, changed where said."""
-        leg = MoleculeLeg.of(self, **changes)
-        assert isinstance(leg, MoleculeLeg)
-        return leg
+        return MoleculeLeg.of(self, **changes)
 
     def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
         """Equilibration, then as many segments as the duration takes."""
@@ -347,14 +345,4 @@ class ForceFieldDynamics(MethodSpec):
         repeat: int,
         inputs: dict[str, str] | None = None,
     ) -> Task:
-        return Task(
-            method=self.name,
-            stage=stage,
-            version=self.version,
-            system=system.document(),
-            parameters=leg.document(),
-            inputs=inputs or {},
-            seed=seed,
-            repeat=repeat,
-            cost=leg.steps * system.step_seconds,
-        )
+        return self.task(stage, system, leg, seed, repeat, leg.steps * system.step_seconds, inputs)

@@ -188,8 +188,7 @@ class ShearedDynamics(MethodSpec):
 
     def leg(self, **changes: Any) -> ShearedLeg:
         """A leg with this method's settings, changed where said; `time` always is."""
-        fields = {field: getattr(self, field) for field in ShearedLeg.model_fields if field != "time"}
-        return ShearedLeg.model_validate(fields | changes)
+        return ShearedLeg.of(self, **changes)
 
     def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
         """Settling, then as many segments as the measured time takes."""
@@ -241,14 +240,5 @@ class ShearedDynamics(MethodSpec):
     ) -> Task:  # fmt: skip
         steps = leg.stride * leg.samples + (round(leg.melting / leg.time_step) if stage == "settle" else 0)
         pairs = 0.5 * system.atoms * 4 / 3 * math.pi * (system.cutoff * system.largest_sigma) ** 3 * system.density
-        return Task(
-            method=self.name,
-            stage=stage,
-            version=self.version,
-            system=system.document(),
-            parameters=leg.document(),
-            inputs=inputs or {},
-            seed=seed,
-            repeat=repeat,
-            cost=steps * (pairs * 7e-9 + 2e-6),  # core-seconds a pair and step, measured on a 2020s core with AVX-512
-        )
+        # core-seconds a pair and step, measured on a 2020s core with AVX-512
+        return self.task(stage, system, leg, seed, repeat, steps * (pairs * 7e-9 + 2e-6), inputs)

@@ -225,14 +225,4 @@ class AlchemicalDynamics(MethodSpec):
         time = leg.settling if isinstance(leg, Window) and stage == "settle" else leg.time
         steps = (time + (leg.melting if isinstance(leg, Melt) else 0.0)) / leg.time_step
         pairs = 0.5 * system.atoms * 4 / 3 * math.pi * system.cutoff**3 * system.density
-        return Task(
-            method=self.name,
-            stage=stage,
-            version=self.version,
-            system=system.document(),
-            parameters=leg.document(),
-            inputs=inputs or {},
-            seed=seed,
-            repeat=repeat,
-            cost=steps * (pairs * PAIR_SECONDS + 1e-5),
-        )
+        return self.task(stage, system, leg, seed, repeat, steps * (pairs * PAIR_SECONDS + 1e-5), inputs)

@@ -194,14 +194,4 @@ class CoexistenceDynamics(MethodSpec):
     ) -> Task:
         atoms = system.atoms / 2 if stage in ("crystal", "liquid") else system.atoms
         pairs = 0.5 * atoms * 4 / 3 * math.pi * system.cutoff**3
-        return Task(
-            method=self.name,
-            stage=stage,
-            version=self.version,
-            system=system.document(),
-            parameters=stretch.document(),
-            inputs=inputs,
-            seed=seed,
-            repeat=repeat,
-            cost=stretch.time / stretch.time_step * pairs * PAIR_SECONDS,
-        )
+        return self.task(stage, system, stretch, seed, repeat, stretch.time / stretch.time_step * pairs * PAIR_SECONDS, inputs)
