@@ -207,3 +207,25 @@ def test_edges_are_distributed_each_for_itself():
         assert stats.kstest(logs[::1000, axis], stats.norm(mean, math.sqrt(variance)).cdf).pvalue > 1e-3
     correlation = np.corrcoef(logs[::1000].T) - np.eye(3)
     assert np.abs(correlation).max() < 4 / math.sqrt(len(logs[::1000]))
+
+
+def test_hard_rods_under_volume_moves():
+    """N rods of length s on a ring: x = L - N s has the density (x + N s) x^(N-1) exp(-P x / kT), two gamma distributions.
+
+    Rods are placed afresh at each trial, all arrangements alike; a trial that makes two overlap costs an infinite energy.
+    """
+    rods, length, generator = 6, 1.0, np.random.default_rng(3)
+    moves, edge, kept = VolumeMoves(PRESSURE, KT, "z", size=0.6), 20.0, []
+    for index in range(7_500):
+        gaps = length + (edge - rods * length) * generator.dirichlet(np.ones(rods))
+        factors, threshold = moves.trial(Key(index))
+        cost = math.inf if (gaps * factors[2]).min() < length else 0.0
+        if moves.accepts(threshold, cost, edge, edge * float(factors.prod()), rods):
+            edge *= float(factors.prod())
+        if index % 25 == 0:
+            kept.append(edge - rods * length)
+    unit = KT / PRESSURE
+    share = rods * unit / (rods * unit + rods * length)
+    parts = (share, stats.gamma(rods + 1, scale=unit)), (1 - share, stats.gamma(rods, scale=unit))
+    assert stats.kstest(kept, lambda x: sum(weight * part.cdf(x) for weight, part in parts)).pvalue > 1e-3
+    assert stats.kstest(kept, stats.gamma(rods + 1, scale=unit, loc=-rods * length).cdf).pvalue < 1e-6  # as points would have it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Protocol, TypeVar
@@ -14,6 +15,9 @@ from manybody.engines.particles.state import ParticleState
 from manybody.engines.particles.volume_moves import VolumeMoveEngine
 
 S = TypeVar("S")
+
+ACCEPTED = 0.4  # share of the trials that tuning aims at: about where the volume forgets fastest
+WIDEST = 0.5  # in ln V, that tuning goes to: a gas has no use for more
 
 
 @dataclass(frozen=True)
@@ -73,29 +77,43 @@ class ConstantVolume:
         return {}
 
 
+@dataclass(frozen=True)
+class TriedState:
+    """Particles, and the largest change of ln V in a trial of their box."""
+
+    particles: ParticleState
+    size: float
+
+
 class VolumeTrials:
-    """Particles under pressure, by trials of the box between stretches of dynamics."""
+    """Particles under pressure, by trials of the box between stretches of dynamics.
 
-    def __init__(self, moves: VolumeMoveEngine) -> None:
-        self.moves, self.liquid = moves, moves.liquid
+    `tunes` lets the size of the trials follow from how many are accepted, stretch by stretch. That breaks detailed balance, so
+    it is for equilibration only.
+    """
 
-    def begin(self, particles: ParticleState, kept: Mapping[str, np.ndarray]) -> ParticleState:
-        """The particles."""
-        return particles
+    def __init__(self, moves: VolumeMoveEngine, tunes: bool = False) -> None:
+        self.moves, self.liquid, self.tunes = moves, moves.liquid, tunes
 
-    def record(self, state: ParticleState, stride: int, samples: int) -> tuple[ParticleState, Recorded]:
+    def begin(self, particles: ParticleState, kept: Mapping[str, np.ndarray]) -> TriedState:
+        """With trials as large as they were, or as the engine begins with."""
+        return TriedState(particles, float(kept.get("trial_size", self.moves.moves.size)))
+
+    def record(self, state: TriedState, stride: int, samples: int) -> tuple[TriedState, Recorded]:
         """See `Drive`; `stride` is a whole number of cycles."""
-        cycles = stride // self.moves.stride
-        state, trace = self.moves.record(state, cycles * samples)
-        return state, Recorded(trace.particles, trace.box).every(cycles)
+        cycles, size = stride // self.moves.stride, state.size
+        particles, trace = self.moves.record(state.particles, cycles * samples, size)
+        if self.tunes:
+            size = min(size * math.exp(trace.accepted / (cycles * samples) - ACCEPTED), WIDEST)
+        return TriedState(particles, size), Recorded(trace.particles, trace.box).every(cycles)
 
-    def particles(self, state: ParticleState) -> ParticleState:
-        """The state itself."""
-        return state
+    def particles(self, state: TriedState) -> ParticleState:
+        """The particles."""
+        return state.particles
 
-    def kept(self, state: ParticleState) -> dict[str, np.ndarray]:
-        """Nothing: a trial is drawn by the step it belongs to."""
-        return {}
+    def kept(self, state: TriedState) -> dict[str, np.ndarray]:
+        """The size of the trials; their chance is drawn by the step they belong to."""
+        return {"trial_size": np.array(state.size)}
 
 
 class Pistons:

@@ -4,14 +4,14 @@ Forces come from the potential shifted to zero at the cutoff, while tables give 
 corrections. The two differ by u(r_c) a pair within the cutoff. So each sample carries the weight
 exp(-u(r_c) (pairs - mean pairs) / kT) from the one ensemble to the other, which is exact.
 
-At constant pressure the engines count what is left out, at g(r) = 1, as a free energy of the volume. Then the weight has the
-pairs less those at g(r) = 1 in the volume of the time, (2 pi / 3) r_c^3 N^2 / V, in place of their mean: exact again. The
-piston has V^(N-1) where particles that may move as a whole have V^N, so under it samples carry a factor V.
+At constant pressure that would also move the volume, whose pressure knows of no jump at the cutoff. So there the ensemble is
+the one that is run: of the shifted potential, and of what is left out at g(r) = 1 as a free energy of the volume. The mean of
+the measured pressure is then exactly the pressure that is kept. The piston has V^(N-1) where particles that may move as a whole
+have V^N, so under it samples carry a factor V.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -227,13 +227,10 @@ def _cubes(method: MolecularDynamics, outputs: Sequence[Output], edges: np.ndarr
 
 
 def _weights(system: PairFluid, method: MolecularDynamics, pairs: np.ndarray, volumes: np.ndarray | None) -> np.ndarray:
-    """From the ensemble that was run to that of the plain truncated potential; 1 without a thermostat. See the top."""
+    """From the ensemble that was run to the one that is asked for, as said at the top; 1 without a thermostat."""
     if method.thermostat == "none" or not len(pairs):
         return np.ones_like(pairs)
-    excess = pairs
     if volumes is not None:
-        excess = pairs - 2 / 3 * math.pi * system.cutoff**3 * system.atoms**2 / volumes
-    weights: np.ndarray = np.exp(-system.edge_energy * (excess - excess.mean()) / system.temperature)
-    if volumes is not None and method.barostat == "martyna-tobias-klein":
-        weights = weights * volumes / volumes.mean()
+        return volumes / volumes.mean() if method.barostat == "martyna-tobias-klein" else np.ones_like(pairs)
+    weights: np.ndarray = np.exp(-system.edge_energy * (pairs - pairs.mean()) / system.temperature)
     return weights

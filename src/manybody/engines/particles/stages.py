@@ -29,7 +29,7 @@ def equilibrate(task: Task, inputs: Mapping[str, Output], context: Context) -> O
     """From a lattice to equilibrium at the temperature, and pressure, asked for; a liquid is melted hot first, in a fixed box."""
     system, leg = _parse(task)
     recorder = Recorder(system, leg, context)
-    drive, melts = drive_of(system, leg, context), leg.start == "liquid"
+    drive, melts = drive_of(system, leg, context, tunes=True), leg.start == "liquid"
     first = ConstantVolume(_liquid(system, leg, context, system.melting_temperature)) if melts else drive
     state, kept = recorder.begin(first.liquid.init(task.key), {})
     settled = 0
@@ -52,8 +52,8 @@ def conserve(task: Task, inputs: Mapping[str, Output], context: Context) -> Outp
     return produce(task, inputs, context)
 
 
-def drive_of(system: PairFluid, leg: ParticleLeg, context: Context) -> Drive[Any]:
-    """What advances a system as a leg asks for."""
+def drive_of(system: PairFluid, leg: ParticleLeg, context: Context, tunes: bool = False) -> Drive[Any]:
+    """What advances a system as a leg asks for; `tunes` lets trials of the box find their size."""
     stride, device, threads = leg.exchange_stride, context.device, context.threads
     if leg.thermostat == "nose-hoover":
         engine = ExtendedEngine(
@@ -67,7 +67,7 @@ def drive_of(system: PairFluid, leg: ParticleLeg, context: Context) -> Drive[Any
         system, leg.pressure, leg.time_step, leg.thermostat, leg.thermostat_time,
         leg.coupling, stride=stride, device=device, threads=threads,
     )  # fmt: skip
-    return VolumeTrials(moves)
+    return VolumeTrials(moves, tunes)
 
 
 def _parse(task: Task) -> tuple[PairFluid, ParticleLeg]:

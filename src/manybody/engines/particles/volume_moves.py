@@ -63,14 +63,18 @@ class VolumeMoveEngine:
         """The state `steps` cycles later."""
         return self.record(state, steps)[0]
 
-    def record(self, state: ParticleState, cycles: int) -> tuple[ParticleState, BoxTrace]:
-        """Advance by `cycles`. Raises `ExplodedError` where the run explodes or the box falls below twice the cutoff."""
+    def record(self, state: ParticleState, cycles: int, size: float | None = None) -> tuple[ParticleState, BoxTrace]:
+        """Advance by `cycles`, with trials of another `size` where it is given.
+
+        Raises `ExplodedError` where the run explodes or the box falls below twice the cutoff.
+        """
+        moves = self.moves if size is None else replace(self.moves, size=size)
         traces, boxes, accepted = [], np.empty((cycles, 3)), 0
         for cycle in range(cycles):
             state, trace = self.liquid.record(state, self.stride, 1)
             traces.append(trace)
             boxes[cycle] = state.box.cpu().numpy()
-            state, taken = self._move(state, float(trace.potential_energy[0]))
+            state, taken = self._move(moves, state, float(trace.potential_energy[0]))
             accepted += taken
         return state, BoxTrace(Trace.joined(traces), boxes, accepted)
 
@@ -90,9 +94,9 @@ class VolumeMoveEngine:
     def _atoms(self) -> int:
         return self.liquid.system.atoms
 
-    def _move(self, state: ParticleState, energy: float) -> tuple[ParticleState, bool]:
+    def _move(self, moves: VolumeMoves, state: ParticleState, energy: float) -> tuple[ParticleState, bool]:
         """One trial; `energy` is that of the state. What scaling changes in the energy of the particles counts as heat."""
-        factors, threshold = self.moves.trial(state.key.derive("volume", state.step))
+        factors, threshold = moves.trial(state.key.derive("volume", state.step))
         by = torch.from_numpy(factors).to(state.box)
         trial = replace(state, positions=state.positions * by, box=state.box * by)
         self.liquid.refuse_narrow(trial.box, state)
@@ -101,9 +105,9 @@ class VolumeMoveEngine:
         volume, larger = float(state.box.prod()), float(trial.box.prod())
         change = gain + self.tail * self._atoms**2 * (1 / larger - 1 / volume)
         if self.liquid.bath.kind != NO_BATH:
-            taken = self.moves.accepts(threshold, change, volume, larger, self._atoms)
+            taken = moves.accepts(threshold, change, volume, larger, self._atoms)
             return (replace(trial, heat=state.heat + gain), True) if taken else (state, False)
-        kinetic, cost = 0.5 * float((state.velocities**2).sum()), self.moves.cost(change, volume, larger)
+        kinetic, cost = 0.5 * float((state.velocities**2).sum()), moves.cost(change, volume, larger)
         odds = log_acceptance_at_constant_enthalpy(cost, kinetic, float(self.liquid.freedom), volume, larger, self._atoms)
         if not threshold < odds:
             return state, False
