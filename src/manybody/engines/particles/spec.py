@@ -90,11 +90,6 @@ class ParticleLeg(Sampled):
     start: Start = "liquid"
 
     @property
-    def steps(self) -> int:
-        """Time steps of the leg."""
-        return max(1, round(self.time / self.time_step))
-
-    @property
     def exchange_stride(self) -> int:
         """Time steps between actions of the barostat and of chains."""
         return round(self.exchange_every / self.time_step)
@@ -217,8 +212,7 @@ class MolecularDynamics(MethodSpec):
 
     def leg(self, **changes: Any) -> ParticleLeg:
         """A leg with this method's settings, changed where said; `time` always is."""
-        fields = {field: getattr(self, field) for field in ParticleLeg.model_fields if field != "time"}
-        return ParticleLeg.model_validate(fields | changes)
+        return ParticleLeg.of(self, **changes)
 
     def plan(self, system: SystemSpec, seed: int, repeat: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
         """Equilibration, then as many segments as the duration takes."""
@@ -278,14 +272,5 @@ class MolecularDynamics(MethodSpec):
         inputs: dict[str, str] | None = None,
     ) -> Task:
         pairs = 0.5 * system.atoms * 4 / 3 * math.pi * system.cutoff**3 * system.density
-        return Task(
-            method=self.name,
-            stage=stage,
-            version=self.version,
-            system=system.document(),
-            parameters=leg.document(),
-            inputs=inputs or {},
-            seed=seed,
-            repeat=repeat,
-            cost=leg.steps * pairs * 7e-9,  # core-seconds a pair and step, measured on a 2020s core with AVX-512
-        )
+        # core-seconds a pair and step, measured on a 2020s core with AVX-512
+        return self.task(stage, system, leg, seed, repeat, leg.steps * pairs * 7e-9, inputs)

@@ -104,14 +104,4 @@ class VicsekDynamics(MethodSpec):
         inputs: dict[str, str] | None = None,
     ) -> Task:  # fmt: skip
         each = STEP_COST if system.edge >= 3 * system.radius else STEP_COST + PAIR_COST * system.particles
-        return Task(
-            method=self.name,
-            stage=stage,
-            version=self.version,
-            system=system.document(),
-            parameters=stretch.document(),
-            inputs=inputs or {},
-            seed=seed,
-            repeat=repeat,
-            cost=stretch.stride * stretch.samples * system.particles * each,
-        )
+        return self.task(stage, system, stretch, seed, repeat, stretch.stride * stretch.samples * system.particles * each, inputs)
