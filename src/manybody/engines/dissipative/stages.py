@@ -101,7 +101,7 @@ class Recorder:
         return DissipativeState(x, v, species, state.box, key, step, heat), np.array(arrays["displacement"])
 
     def _checkpoint(self, state: DissipativeState, displacement: np.ndarray) -> Output:
-        recorded = {"rows": self.rows, "moves": self.moves, "frames": self.frames}
+        recorded: dict[str, np.ndarray] = {"rows": self.rows, "moves": self.moves, "frames": self.frames}
         document = {"key": f"{state.key.value:032x}", "step": state.step, "heat": state.heat}
         return Output(recorded | _last(state, displacement), document)
 
@@ -115,7 +115,7 @@ class Recorder:
         moves = dict(
             zip(("squared_displacement", "displacement_product", "end_to_end"), np.ascontiguousarray(self.moves.T), strict=True)
         )
-        arrays: dict[str, np.ndarray] = {
+        arrays = {
             **columns,
             **moves,
             "time": time,
