@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from manybody.core.dynamics import Thermostat
@@ -26,6 +27,7 @@ SKINS = (0.8, 0.35)  # how much further than the cutoff the lists of clusters an
 SMALL, SMALL_SKIN = 200, 0.25  # below so many atoms a list costs little, and one with a narrow skin is the fastest
 PAIR_SECONDS = 2e-9  # a pair within the cutoff and step, about: it only sets how long a compiled call lasts
 CALL_SECONDS = 0.04  # so that Ctrl-C is answered at once
+LOOK_BACK = 4  # steps: a force that is no number is noticed in the step after it
 FEWEST_STEPS = 16  # a call begins with a list; below this it would be most of the work
 
 
@@ -203,6 +205,7 @@ class LiquidEngine:
         noise, chi2 = self.bath.noise(state.key, state.step, steps, self.system.atoms)
         positions, velocities, failed, atom = self._advance(state, noise, chi2, stride, rows)
         if atom >= 0:
+            self._refuse_below_table(state, failed)
             raise self.exploded(state, state.step + failed, atom)
         rows[:, 4] += state.heat
         return replace(
@@ -212,6 +215,27 @@ class LiquidEngine:
             step=state.step + steps,
             heat=float(rows[-1, 4]),
         )
+
+    def _refuse_below_table(self, state: ParticleState, failed: int) -> None:
+        """Raise `ExplodedError` where a table for a potential was left below its first distance, within `failed` + 1 steps."""
+        if not isinstance(self.plain, PlainTable):
+            return
+        begins = math.sqrt(self.plain.pieces.low)
+        for steps in range(failed, max(-1, failed - LOOK_BACK), -1):
+            x, v, sound = state.positions, state.velocities, True
+            if steps:
+                noise, chi2 = self.bath.noise(state.key, state.step, steps, self.system.atoms)
+                x, v, _, atom = self._advance(state, noise, chi2, steps, np.empty((1, 8)))
+                sound = atom < 0
+            for ahead in (0.0, self.time_step) if sound else ():
+                first, second, apart = closest_pair((x + ahead * v).cpu().numpy(), state.box.cpu().numpy())
+                if apart < begins:
+                    raise ExplodedError(
+                        f"Step {state.step + steps + (ahead > 0)}: atoms {first} and {second} come as near as {apart:.4g}; the "
+                        f"table of their potential begins at {begins:.4g}. Let it begin further in, lower `time_step` (now "
+                        f"{self.time_step:g}), or start without overlapping atoms.",
+                        state,
+                    )
 
     def _advance(
         self, state: ParticleState, noise: np.ndarray, chi2: np.ndarray, stride: int, rows: np.ndarray
@@ -254,6 +278,14 @@ def kernels(system: PairFluid) -> tuple[PairKernel, PlainPairs | PlainTable]:
         case Formula(name=name, text=text, values=values):
             potential = PairPotential(name, text, tuple(values))
             return potential.bind(values), PlainPairs(potential, values)
+
+
+def closest_pair(positions: np.ndarray, box: np.ndarray) -> tuple[int, int, float]:
+    """The two atoms of positions [atoms, 3] that are nearest to each other in a periodic box [3], and how far apart."""
+    wrapped = positions % box
+    apart, neighbour = cKDTree(np.where(wrapped < box, wrapped, 0.0), boxsize=box).query(wrapped, k=2)
+    first = int(np.argmin(apart[:, 1]))
+    return *sorted((first, int(neighbour[first, 1]))), float(apart[first, 1])
 
 
 def in_calls(rows: np.ndarray, stride: int, longest: int) -> Iterator[tuple[int, np.ndarray]]:
