@@ -15,7 +15,14 @@ from manybody.core.study import Point
 from manybody.core.task import Output
 from manybody.engines.molecules.known_answers import energy_spread
 from manybody.engines.molecules.replicas import ReplicaExchange
-from manybody.engines.molecules.spec import BoxOfMolecules, ForceFieldDynamics, WaterBox
+from manybody.engines.molecules.spec import (
+    HYDROGEN_MASS,
+    OXYGEN_MASS,
+    WATER_MASS,
+    BoxOfMolecules,
+    ForceFieldDynamics,
+    WaterBox,
+)
 
 BAR = 16.6053906717  # one kJ/(mol nm^3) in bar
 GRAMS = 1.66053906717e-3  # one u/nm^3 in g/cm^3
@@ -150,8 +157,8 @@ class CoordinationNumber(MeasureSpec):
         return Samples(pairs[:, 0] / system.molecules, np.ones(len(pairs)), method.frame_every)
 
 
-class _OxygenPeak(MeasureSpec):
-    """The first maximum of g_OO(r), from a quartic through its top, of so many configurations at a time.
+class _Peak(MeasureSpec):
+    """The first maximum of g(r), from a quartic through its top, of so many configurations at a time.
 
     A maximum that is read off noise is too high, so it is one of a fit, to intervals of `WIDTH` within `NEAR_TOP` of the
     highest; their noise then moves it by less than the error of the mean.
@@ -159,6 +166,7 @@ class _OxygenPeak(MeasureSpec):
 
     methods: ClassVar[tuple[str, ...]] = ("force-field-dynamics",)
     systems: ClassVar[tuple[str, ...]] = ("water-box",)
+    of_centres: ClassVar[bool] = False  # of the molecules' centres of mass, or of their oxygens
 
     frames: int = Field(40, ge=1, description="configurations that one fit is made to, at most half of all")
 
@@ -166,7 +174,7 @@ class _OxygenPeak(MeasureSpec):
         """Position and height [fits, 2], and the simulated time between fits."""
         system, method = _water(point)
         edges = np.arange(0.2, 0.4, WIDTH)
-        whole = _distribution(system, outputs, np.arange(0.0, 0.4, WIDTH))[:, -len(edges) + 1 :]
+        whole = _distribution(system, outputs, np.arange(0.0, 0.4, WIDTH), self.of_centres)[:, -len(edges) + 1 :]
         fits = max(min(2, len(whole)), len(whole) // self.frames)
         curves = [part.mean(axis=0) for part in np.array_split(whole, fits)]
         return np.array([first_maximum(edges[:-1] + WIDTH / 2, curve) for curve in curves]), method.frame_every * len(
@@ -174,14 +182,10 @@ class _OxygenPeak(MeasureSpec):
         ) / fits
 
 
-class OxygenPeakPosition(_OxygenPeak):
-    """Where the first maximum of g_OO(r) is, nm."""
+class _PeakPosition(_Peak):
+    """Where the first maximum of g(r) is, nm."""
 
-    summary: ClassVar[str] = "where the first maximum of the radial distribution function of the oxygens is"
-    symbol: ClassVar[str] = "r_1"
     unit: ClassVar[str] = "nm"
-
-    name: Literal["oxygen-peak-position"] = "oxygen-peak-position"
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a fit."""
@@ -189,19 +193,53 @@ class OxygenPeakPosition(_OxygenPeak):
         return Samples(tops[:, 0], np.ones(len(tops)), interval)
 
 
-class OxygenPeakHeight(_OxygenPeak):
-    """How high the first maximum of g_OO(r) is."""
+class _PeakHeight(_Peak):
+    """How high the first maximum of g(r) is."""
 
-    summary: ClassVar[str] = "how high the first maximum of the radial distribution function of the oxygens is"
-    symbol: ClassVar[str] = "g_OO(r_1)"
     unit: ClassVar[str] = ""
-
-    name: Literal["oxygen-peak-height"] = "oxygen-peak-height"
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a fit."""
         tops, interval = self._tops(point, outputs)
         return Samples(tops[:, 1], np.ones(len(tops)), interval)
+
+
+class OxygenPeakPosition(_PeakPosition):
+    """Where the first maximum of g_OO(r) is, nm."""
+
+    summary: ClassVar[str] = "where the first maximum of the radial distribution function of the oxygens is"
+    symbol: ClassVar[str] = "r_1"
+
+    name: Literal["oxygen-peak-position"] = "oxygen-peak-position"
+
+
+class OxygenPeakHeight(_PeakHeight):
+    """How high the first maximum of g_OO(r) is."""
+
+    summary: ClassVar[str] = "how high the first maximum of the radial distribution function of the oxygens is"
+    symbol: ClassVar[str] = "g_OO(r_1)"
+
+    name: Literal["oxygen-peak-height"] = "oxygen-peak-height"
+
+
+class CentrePeakPosition(_PeakPosition):
+    """Where the first maximum of g(r) of the molecules' centres of mass is, nm."""
+
+    summary: ClassVar[str] = "where the first maximum of the radial distribution function of water's centres of mass is"
+    symbol: ClassVar[str] = "r_1 (centres)"
+    of_centres: ClassVar[bool] = True
+
+    name: Literal["centre-peak-position"] = "centre-peak-position"
+
+
+class CentrePeakHeight(_PeakHeight):
+    """How high the first maximum of g(r) of the molecules' centres of mass is."""
+
+    summary: ClassVar[str] = "how high the first maximum of the radial distribution function of water's centres of mass is"
+    symbol: ClassVar[str] = "g(r_1) (centres)"
+    of_centres: ClassVar[bool] = True
+
+    name: Literal["centre-peak-height"] = "centre-peak-height"
 
 
 def first_maximum(r: np.ndarray, g: np.ndarray) -> tuple[float, float]:
@@ -214,21 +252,25 @@ def first_maximum(r: np.ndarray, g: np.ndarray) -> tuple[float, float]:
     return float(fine[best]), float(fit(fine[best]))
 
 
-def _distribution(system: WaterBox, outputs: Sequence[Output], edges: np.ndarray) -> np.ndarray:
-    """g_OO of stored configurations between evenly spaced edges [bins + 1] from 0 on: [frames, bins]."""
-    pairs, volumes = _pairs(system, outputs, edges)
+def _distribution(system: WaterBox, outputs: Sequence[Output], edges: np.ndarray, of_centres: bool = False) -> np.ndarray:
+    """g(r) of stored configurations between evenly spaced edges [bins + 1] from 0 on: [frames, bins]; of oxygens or centres."""
+    pairs, volumes = _pairs(system, outputs, edges, of_centres)
     ideal = system.molecules * (system.molecules - 1) / volumes
     return np.asarray(pairs / (ideal[:, None] * 4 / 3 * np.pi * np.diff(edges**3)))
 
 
-def _pairs(system: WaterBox, outputs: Sequence[Output], edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ordered pairs of oxygens between evenly spaced edges from 0 on, [frames, bins], and the volumes [frames]."""
+def _pairs(
+    system: WaterBox, outputs: Sequence[Output], edges: np.ndarray, of_centres: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ordered pairs of oxygens, or of centres of mass, between even edges from 0 on, [frames, bins], and the volumes [frames]."""
     from manybody.numerics.histogram import pair_distances  # compiled: only where it is measured
 
     frames = np.concatenate([np.asarray(output.arrays["frames"], dtype=np.float64) for output in outputs])
-    oxygens, reach, bins = np.ascontiguousarray(frames[:, ::3]), float(edges[-1]), len(edges) - 1
+    molecules, reach, bins = frames.reshape(len(frames), -1, 3, 3), float(edges[-1]), len(edges) - 1
+    masses = np.array([OXYGEN_MASS, HYDROGEN_MASS, HYDROGEN_MASS]) / WATER_MASS
+    places = np.einsum("fmad,a->fmd", molecules, masses) if of_centres else np.ascontiguousarray(molecules[:, :, 0])
     if "frame_edges" not in outputs[0].arrays:
-        return pair_distances(oxygens, system.box, reach, bins), np.full(len(oxygens), system.box**3)
+        return pair_distances(places, system.box, reach, bins), np.full(len(places), system.box**3)
     boxes = np.concatenate([np.asarray(output.arrays["frame_edges"]) for output in outputs])[:, 0]
     if boxes.min() < 2 * reach:
         where, came = (
@@ -236,7 +278,7 @@ def _pairs(system: WaterBox, outputs: Sequence[Output], edges: np.ndarray) -> tu
             f"a box of {boxes.min():.4g} nm, less than twice the {reach:.4g} nm that pairs are counted to",
         )
         raise InputError(Problem(where, "a start near equilibrium", came, "Start at the density that the run came to."))
-    counts = [pair_distances(oxygens[n : n + 1], edge, reach, bins) for n, edge in enumerate(boxes.tolist())]
+    counts = [pair_distances(places[n : n + 1], edge, reach, bins) for n, edge in enumerate(boxes.tolist())]
     return np.concatenate(counts), boxes**3
 
 
