@@ -8,10 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from manybody.core.errors import InputError
 from manybody.core.study import Point
 from manybody.core.task import Output
 from manybody.engines.particles.known_answers import energy_tail, pair_energy, pressure_tail
-from manybody.engines.particles.observables import PotentialEnergy, Pressure, RadialDistribution, radial_distribution
+from manybody.engines.particles.observables import (
+    Density,
+    Enthalpy,
+    IsothermalCompressibility,
+    PotentialEnergy,
+    Pressure,
+    RadialDistribution,
+    radial_distribution,
+)
 from manybody.engines.particles.spec import LennardJonesLiquid, MolecularDynamics
 
 SYSTEM = LennardJonesLiquid(temperature=0.8, density=0.5, atoms=200, cutoff=2.5)
@@ -86,6 +95,66 @@ def test_curves_carry_the_weights_of_their_samples():
     assert samples.axis is not None
     assert samples.axis[-1] == pytest.approx(min(5.0, SYSTEM.box / 2) * 39 / 40)
     np.testing.assert_allclose(samples.weights, np.exp(-pair_energy(2.5) * np.array([20, -20]) / 0.8))
+
+
+TRIALS = replace(POINT, method=MolecularDynamics(pressure=0.3, sample_every=0.08, frame_every=0.16))
+PISTON = MolecularDynamics(
+    pressure=0.3, barostat="martyna-tobias-klein", thermostat="nose-hoover", sample_every=0.08, frame_every=0.16
+)
+
+
+def under_pressure(volumes, **changes):
+    made = output([4000, 4010, 3990, 4000][: len(volumes)], **changes)
+    edges = np.cbrt(np.array(volumes))[1::2, None] * np.ones(3)
+    return Output(dict(made.arrays) | {"volume": np.array(volumes), "frame_edges": edges}, made.document)
+
+
+def test_at_constant_pressure_everything_has_the_volume_of_its_time():
+    volumes = np.array([400.0, 440.0, 390.0, 410.0])
+    rho = 200 / volumes
+    found = {kind.name: kind.samples(TRIALS, [under_pressure(volumes)]) for kind in (Density(), PotentialEnergy(), Pressure())}
+    energies = (-600 + pair_energy(2.5) * np.array([4000, 4010, 3990, 4000])) / 200 + rho * energy_tail(1.0, 2.5)
+    np.testing.assert_allclose(found["density"].values, rho)
+    np.testing.assert_allclose(found["potential-energy"].values, energies)
+    np.testing.assert_allclose(found["pressure"].values, rho * 0.8 + 100 / volumes + rho**2 * pressure_tail(1.0, 2.5))
+    enthalpy = Enthalpy().samples(TRIALS, [under_pressure(volumes)])
+    np.testing.assert_allclose(enthalpy.values, energies + 1.2 + 0.3 / rho)
+    assert all((samples.weights == 1).all() for samples in (*found.values(), enthalpy))
+
+
+def test_samples_under_a_piston_carry_their_volume():
+    volumes = [400.0, 440.0]
+    samples = Density().samples(replace(POINT, method=PISTON), [under_pressure(volumes)])
+    np.testing.assert_allclose(samples.weights, np.array(volumes) / 420)
+
+
+def test_at_constant_volume_density_is_given_and_enthalpy_has_the_measured_pressure():
+    outputs = [output([4000, 4010])]
+    np.testing.assert_array_equal(Density().samples(POINT, outputs).values, [0.5, 0.5])
+    energies, pressures = (kind.samples(POINT, outputs).values for kind in (PotentialEnergy(), Pressure()))
+    np.testing.assert_allclose(Enthalpy().samples(POINT, outputs).values, energies + 1.2 + pressures / 0.5)
+
+
+def test_compressibility_is_the_fluctuation_of_the_volume():
+    volumes = np.array([400.0, 440.0, 380.0, 420.0])
+    samples = IsothermalCompressibility().samples(TRIALS, [under_pressure(volumes)])
+    assert samples.values.mean() == pytest.approx(volumes.var() / (volumes.mean() * 0.8))
+    with pytest.raises(InputError, match="constant volume"):
+        IsothermalCompressibility().samples(POINT, [output([4000])])
+
+
+def test_curves_are_counted_in_the_box_of_their_time():
+    volumes = np.array([400.0, 440.0, 380.0, 420.0])
+    samples = RadialDistribution(bins=20).samples(TRIALS, [under_pressure(volumes)])
+    assert samples.axis is not None
+    frames = np.asarray(under_pressure(volumes).arrays["frames"], dtype=float)
+    edges = np.linspace(0, 0.9 * SYSTEM.box / 2, 21)
+    np.testing.assert_allclose(samples.values[1], radial_distribution(frames[1:], np.cbrt(420.0), edges)[0])
+    with pytest.raises(InputError, match="Start at the density"):
+        RadialDistribution(bins=20).samples(TRIALS, [under_pressure(0.5 * volumes)])
+    edgewise = replace(POINT, method=MolecularDynamics(pressure=0.3, coupling="anisotropic", start="crystal"))
+    with pytest.raises(InputError, match="cubic box"):
+        RadialDistribution(bins=20).samples(edgewise, [under_pressure(volumes)])
 
 
 def test_neither_torch_nor_numba_is_loaded():

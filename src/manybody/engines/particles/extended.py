@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manybody.core.errors import InputError, Problem
 from manybody.core.random import Key
 from manybody.engines.particles.engine import ExplodedError, LiquidEngine, Trace
 from manybody.engines.particles.fluids import PairFluid
@@ -26,7 +27,7 @@ from manybody.engines.particles.state import ParticleState
 from manybody.numerics.barostats import EdgePistons, Piston
 from manybody.numerics.nose_hoover import NoseHooverChain
 from manybody.numerics.pair_sums import CompiledSums, Formula, PlainSums
-from manybody.numerics.pairs import LENNARD_JONES
+from manybody.numerics.pairs import PairPotential
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class ExtendedEngine:
         self.liquid = LiquidEngine(system, time_step, "none", device=device, threads=threads)
         kT, freedom = system.temperature, float(self.liquid.freedom)
         kind = EdgePistons if coupling == "anisotropic" else Piston
+        self.formula = _formula(self.liquid) if coupling == "anisotropic" else None
         self.bath = NoseHooverChain(kT, thermostat_time, freedom, chain_length)
         self.piston_bath = NoseHooverChain(kT, piston_time, float(kind.motions), chain_length)
         self.piston = None if pressure is None else kind(pressure, kT, piston_time, freedom)
@@ -219,15 +221,15 @@ class ExtendedEngine:
         """The sums over pairs; the virial by direction where edges move for themselves."""
         self.liquid.refuse_narrow(particles.box, particles)
         _, energy, virial, pairs = self.liquid.evaluate(particles.positions, particles.box)
-        by_direction = self._virials(particles) if isinstance(self.piston, EdgePistons) else np.full(3, virial / 3)
+        by_direction = np.full(3, virial / 3) if self.formula is None else self._virials(self.formula, particles)
         return Sums(energy - self.liquid.shift * pairs, pairs, by_direction)
 
-    def _virials(self, particles: ParticleState) -> np.ndarray:
+    def _virials(self, formula: Formula, particles: ParticleState) -> np.ndarray:
         """Minus the derivative of the energy by the logarithm of each edge, positions scaled along, [3]."""
         x, box = particles.positions, particles.box
-        formula = Formula(LENNARD_JONES.expression, LENNARD_JONES.parameters)
         sums = CompiledSums if self.liquid.device == "cpu" else PlainSums
-        table, species = x.new_ones(1, 1, 2), torch.zeros(len(x), dtype=torch.int64, device=x.device)  # epsilon = sigma = 1
+        table = torch.from_numpy(self.liquid.kernel.values).to(x)[None, None]
+        species = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         by_atom, by_cell, _ = sums(
             formula, x, torch.diag(box), table, species, self.liquid.system.cutoff, shifted=False
         ).gradients()
@@ -241,6 +243,15 @@ class ExtendedEngine:
         volume = _volume(state.particles)
         work = self.piston.pressure * volume + self.tail * self.liquid.system.atoms**2 / volume
         return energy + work + self.piston.kinetic(state.rates) + self.piston_bath.energy(state.piston_chain)
+
+
+def _formula(liquid: LiquidEngine) -> Formula:
+    """The formula of the potential, of which the virial by direction is derived."""
+    potential = liquid.kernel.potential
+    if not isinstance(potential, PairPotential):
+        remedy = "Take `isotropic`, or trials of the box."
+        raise InputError(Problem("coupling", "a potential with a formula for pistons at the edges", potential.name, remedy))
+    return Formula(potential.expression, potential.parameters)
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
