@@ -130,6 +130,23 @@ def test_virial_is_the_work_of_scaling(equilibrium):
     assert (energies[0] - energies[1]) / 6e-6 == pytest.approx(-virial / 3, abs=0.05)
 
 
+def test_virials_by_direction_are_the_work_of_each_edge(equilibrium):
+    """dU/dlnL = -virial of each direction, by central differences; in plain torch as by the kernel; together the virial."""
+    engine = ExtendedEngine(LIQUID, 0.6, coupling="anisotropic")
+    found = engine.adopt(equilibrium).sums
+    for axis in range(3):
+        energies = []
+        for by in (1 + 1e-6, 1 - 1e-6):
+            factors = torch.ones(3, dtype=torch.float64)
+            factors[axis] = by
+            _, energy, _, pairs = engine.liquid.evaluate(equilibrium.positions * factors, equilibrium.box * factors)
+            energies.append(energy - engine.liquid.shift * pairs)
+        assert (energies[0] - energies[1]) / 2e-6 == pytest.approx(-found.virial[axis], abs=0.05)
+    assert found.virial.sum() == pytest.approx(engine.liquid.evaluate(equilibrium.positions, equilibrium.box)[2], rel=1e-12)
+    plain = ExtendedEngine(LIQUID, 0.6, coupling="anisotropic", device="cpu:0").adopt(equilibrium).sums
+    np.testing.assert_allclose(plain.virial, found.virial, rtol=1e-10)
+
+
 def test_a_box_below_twice_the_cutoff_stops_the_run(equilibrium):
     wide = LIQUID.model_copy(update={"cutoff": 3.4})
     moves = VolumeMoveEngine(wide, 20.0, stride=5)
