@@ -283,9 +283,12 @@ def kernels(system: PairFluid) -> tuple[PairKernel, PlainPairs | PlainTable]:
 def closest_pair(positions: np.ndarray, box: np.ndarray) -> tuple[int, int, float]:
     """The two atoms of positions [atoms, 3] that are nearest to each other in a periodic box [3], and how far apart."""
     wrapped = positions % box
-    apart, neighbour = cKDTree(np.where(wrapped < box, wrapped, 0.0), boxsize=box).query(wrapped, k=2)
-    first = int(np.argmin(apart[:, 1]))
-    return *sorted((first, int(neighbour[first, 1]))), float(apart[first, 1])
+    wrapped = np.where(wrapped < box, wrapped, 0.0)  # a round-off below zero ends at the far face
+    found = cKDTree(wrapped, boxsize=box).query(wrapped, k=2)
+    apart, neighbour = np.asarray(found[0])[:, 1], np.asarray(found[1])[:, 1]
+    one = int(np.argmin(apart))
+    other = int(neighbour[one])
+    return min(one, other), max(one, other), float(apart[one])
 
 
 def in_calls(rows: np.ndarray, stride: int, longest: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -1,19 +1,24 @@
-"""What is measured of a fluid's equation of state in numbers without dimension. Neither torch nor Numba is loaded here."""
+"""What is measured and checked of any fluid's equation of state. Neither torch nor Numba is loaded here."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from manybody.core.protocols import ClosedForm, MeasureSpec, Samples
-from manybody.core.study import Point
-from manybody.core.task import Output
+from manybody.core.certificate import CheckKind, Finding, judge
+from manybody.core.errors import InputError, Problem
+from manybody.core.protocols import CheckSpec, Evidence, MeasureSpec, Samples
+from manybody.core.study import Plan, Point
+from manybody.core.task import Output, Task
 from manybody.engines.particles.fluids import PairFluid, SimpleFluid
 from manybody.engines.particles.known_answers import power_of
 from manybody.engines.particles.observables import Pressure
 from manybody.engines.particles.spec import MolecularDynamics
+
+ROUND_OFFS = 1000.0  # what sums that cancel in part, and are shifted and shifted back, may lose
 
 
 class CompressibilityFactor(MeasureSpec):
@@ -40,42 +45,50 @@ class CompressibilityFactor(MeasureSpec):
         return Samples(pressure.values / (point.system.density * kT), pressure.weights, pressure.interval)
 
 
-class VirialRatio(MeasureSpec):
-    """The virial over the potential energy of the pairs within the cutoff, sum r f / sum u: n where u = c r^-n, at all times.
+class VirialTheorem(CheckSpec):
+    """Where u = c r^-n the virial is n times the potential energy: sum r f = n sum u, in every sample, to round-off.
 
-    Virial's theorem of inverse powers holds for each pair, so that no chance enters.
+    It holds for each pair, so that no chance enters: force and energy of a formula are one potential's.
     """
 
-    summary: ClassVar[str] = "virial over potential energy: the exponent of an inverse power"
-    symbol: ClassVar[str] = "W/U"
-    unit: ClassVar[str] = ""
+    summary: ClassVar[str] = "the virial of an inverse power is its exponent times the energy, in every sample"
+    kind: ClassVar[CheckKind] = "reference"
     methods: ClassVar[tuple[str, ...]] = ("molecular-dynamics",)
-    systems: ClassVar[tuple[str, ...]] = ("simple-fluid",)
 
-    name: Literal["virial-ratio"] = "virial-ratio"
+    name: Literal["virial-theorem"] = "virial-theorem"
 
-    def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
-        """One value a sample."""
-        system, method = point.system, point.method
-        assert isinstance(system, SimpleFluid)
-        assert isinstance(method, MolecularDynamics)
-        virial, shifted, pairs = (
-            np.concatenate([np.asarray(output.arrays[name], dtype=np.float64) for output in outputs])
-            for name in ("virial", "potential_energy", "pairs")
-        )
-        values = virial / (shifted + system.potential.energy(system.cutoff) * pairs)
-        return Samples(values, np.ones_like(values), method.sample_every)
+    def tasks(self, plan: Plan) -> tuple[Task, ...]:
+        """None; raises `InputError` where the potential is no inverse power."""
+        for point in plan.points:
+            if not isinstance(point.system, SimpleFluid) or power_of(point.system.potential.energy) is None:
+                remedy = "Leave the check out, or take such a potential."
+                raise InputError(Problem("check `virial-theorem`", "a simple-fluid of u = c r^-n", point.label, remedy))
+        return ()
 
-    def exact(self, point: Point) -> ClosedForm | None:
-        """The exponent, where the potential is an inverse power."""
-        assert isinstance(point.system, SimpleFluid)
-        exponent = power_of(point.system.potential.energy)
-        if exponent is None:
-            return None
-        pairs = 2 / 3 * np.pi * point.system.atoms * point.system.density * point.system.cutoff**3
-        return ClosedForm(
-            exponent,
-            exponent * 1e3 * 2.3e-16 * float(np.sqrt(pairs)),
-            f"a thousand times the round-off of a sum of {pairs:.0f} pairs in double precision",
-            "-r u' = n u for u = c r^-n, pair by pair",
-        )
+    def judge(self, evidence: Evidence, tasks: tuple[Task, ...]) -> list[Finding]:
+        """One finding a point, with the worst sample of its realisations."""
+        return [_virial_finding(evidence, point) for point in evidence.plan.points]
+
+
+def _virial_finding(evidence: Evidence, point: Point) -> Finding:
+    system = point.system
+    assert isinstance(system, SimpleFluid)
+    exponent, edge = power_of(system.potential.energy), system.potential.energy(system.cutoff)
+    assert exponent is not None
+    runs = [run for run in evidence.plan.realisations if run.point.index == point.index]
+    found = [evidence.output(task).arrays for run in runs for task in run.measured]
+    ratios = np.concatenate([each["virial"] / (each["potential_energy"] + edge * np.asarray(each["pairs"])) for each in found])
+    worst = float(np.abs(ratios / exponent - 1).max())  # NaN where one is none
+    pairs = 2 / 3 * math.pi * system.atoms * system.density * system.cutoff**3
+    tolerance = ROUND_OFFS * 2.3e-16 * math.sqrt(pairs)
+    return Finding(
+        name=f"virial theorem at {point.label}",
+        kind="reference",
+        claim=f"the virial is {exponent:g} times the potential energy in each of {len(ratios)} samples",
+        value=worst if math.isfinite(worst) else None,
+        tolerance=tolerance,
+        tolerance_from=f"{ROUND_OFFS:g} times the round-off of a sum of {pairs:.0f} pairs in double precision, relative",
+        source="-r u' = n u for u = c r^-n",
+        verdict=judge(worst, tolerance),
+        evidence={"samples": len(ratios), "exponent": exponent},
+    )

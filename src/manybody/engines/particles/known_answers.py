@@ -75,7 +75,7 @@ def virial_coefficients(
     inner = np.concatenate([[0.0], np.cumsum(middle * 0.5 * np.diff(grid**2))])  # int_0^t f t dt, the squares exact
 
     def between(t: np.ndarray) -> np.ndarray:
-        return np.interp(t, grid, inner)  # constant beyond the reach
+        return np.asarray(np.interp(t, grid, inner))  # constant beyond the reach
 
     triangle = between(r[:, None] + r) - between(np.abs(r[:, None] - r))
     weight = w * f * r
