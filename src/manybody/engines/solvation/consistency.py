@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from manybody.core.certificate import CheckKind, Finding, Verdict, judge
+from manybody.core.errors import InputError, Problem
 from manybody.core.protocols import CheckSpec, Evidence
-from manybody.core.study import Point
-from manybody.core.task import Output, Task
+from manybody.core.study import Plan, Point
+from manybody.core.task import Task
 from manybody.engines.solvation.estimators import jackknifed, overlap
 from manybody.engines.solvation.known_answers import added_particle
-from manybody.engines.solvation.observables import SolvationFreeEnergy, Windows, typed
+from manybody.engines.solvation.observables import Windows, typed
 from manybody.numerics.statistics import family_threshold
 
-Difference = Callable[[Windows], float]
-Runs = list[tuple[Point, list[Windows]]]
+COUPLED, INTEGRATED, INSERTED = "solvation-free-energy", "integrated-free-energy", "inserted-free-energy"
 
 
 class CoupledWindows(CheckSpec):
@@ -36,22 +35,26 @@ class CoupledWindows(CheckSpec):
     least_overlap: float = Field(0.03, gt=0, lt=0.5, description="overlap of neighbouring windows that is asked for")
     sigma: float = Field(3.0, gt=0, description="standard errors allowed over all points together")
 
+    def tasks(self, plan: Plan) -> tuple[Task, ...]:
+        """None; raises `InputError` where there is nothing to compare."""
+        return _demand(plan, self.name, COUPLED, INTEGRATED)
+
     def judge(self, evidence: Evidence, tasks: tuple[Task, ...]) -> list[Finding]:
         """Three findings, each with the worst point as its value."""
-        runs = [(point, _windows(evidence, point)) for point in evidence.plan.points]
+        points = evidence.plan.points
+        runs = {point.label: _windows(evidence, point) for point in points}
         both_ways = "free energies by exponential averages from each window forward, and from each backward, are the same"
         by_slopes = "the integral of dU/dl is the free energy that MBAR finds from energies alone"
+        hysteresis = {point.label: _hysteresis(runs[point.label], typed(point)[1].blocks) for point in points}
+        integration = {point.label: _values(evidence, point, INTEGRATED) - _values(evidence, point, COUPLED) for point in points}
         return [
             self._overlap(runs),
-            self._agreement("hysteresis", both_ways, runs, lambda some: some.forward() - some.backward()),
-            self._agreement("integration and MBAR", by_slopes, runs, lambda some: some.integrated() - some.multistate()),
+            self._agreement("hysteresis", both_ways, hysteresis),
+            self._agreement("integration and MBAR", by_slopes, integration),
         ]
 
-    def _agreement(self, name: str, claim: str, runs: Runs, difference: Difference) -> Finding:
-        scores = {}
-        for point, found in runs:
-            apart, error = _mean(_pseudo_values(found, typed(point)[1].blocks, difference))
-            scores[point.label] = apart / error
+    def _agreement(self, name: str, claim: str, differences: dict[str, np.ndarray]) -> Finding:
+        scores = {label: _score(values) for label, values in differences.items()}
         # NaN counts as worst: it must not hide behind a finite value elsewhere.
         worst = max(scores, key=lambda label: (math.isnan(scores[label]), abs(scores[label])))
         limit = family_threshold(self.sigma, 2 * len(scores))
@@ -63,11 +66,11 @@ class CoupledWindows(CheckSpec):
             tolerance=limit,
             tolerance_from=f"{self.sigma:g} standard errors over {2 * len(scores)} comparisons together",
             verdict=judge(scores[worst], limit),
-            evidence={"scores": scores},
+            evidence={"scores": {label: score if math.isfinite(score) else None for label, score in scores.items()}},
         )
 
-    def _overlap(self, runs: Runs) -> Finding:
-        least = {point.label: min(map(_least_overlap, found)) for point, found in runs}
+    def _overlap(self, runs: dict[str, list[Windows]]) -> Finding:
+        least = {label: min(map(_least_overlap, found)) for label, found in runs.items()}
         worst = min(least, key=lambda label: least[label])
         value = self.least_overlap / least[worst] if least[worst] > 0 else math.inf
         return Finding(
@@ -99,6 +102,10 @@ class SolvationRoutes(CheckSpec):
     coarse: float = Field(0.1, gt=0, description="largest standard error at which a comparison decides, epsilon")
     sigma: float = Field(3.0, gt=0, description="standard errors allowed over all points together")
 
+    def tasks(self, plan: Plan) -> tuple[Task, ...]:
+        """None; raises `InputError` where there is nothing to compare."""
+        return _demand(plan, self.name, COUPLED, INSERTED)
+
     def judge(self, evidence: Evidence, tasks: tuple[Task, ...]) -> list[Finding]:
         """One finding a point by insertion, and one by the equation of state where the solute is like the solvent."""
         points = evidence.plan.points
@@ -108,9 +115,7 @@ class SolvationRoutes(CheckSpec):
         return found + [self._fluid(evidence, point, limit) for point in alike]
 
     def _insertion(self, evidence: Evidence, point: Point, limit: float) -> Finding:
-        kT, blocks = typed(point)[0].temperature, typed(point)[1].blocks
-        values = _pseudo_values(_windows(evidence, point), blocks, lambda some: some.multistate() - some.inserted())
-        apart, error = (kT * number for number in _mean(values))
+        apart, error = _mean(_values(evidence, point, COUPLED) - _values(evidence, point, INSERTED))
         verdict, tolerance_from = judge(apart / error, limit), f"{self.sigma:g} standard errors over all comparisons together"
         if verdict is Verdict.HOLDS and error > self.coarse:
             verdict = Verdict.UNDECIDED
@@ -129,8 +134,7 @@ class SolvationRoutes(CheckSpec):
 
     def _fluid(self, evidence: Evidence, point: Point, limit: float) -> Finding:
         system, _ = typed(point)
-        values = [SolvationFreeEnergy().samples(point, outputs).values for outputs in _outputs(evidence, point)]
-        ours, error = _mean(np.concatenate(values))
+        ours, error = _mean(_values(evidence, point, COUPLED))
         known = added_particle(system.temperature, system.density, system.atoms)
         verdict = judge(ours - known, limit * error + self.accuracy)
         if verdict is Verdict.HOLDS and error > self.coarse:
@@ -148,29 +152,46 @@ class SolvationRoutes(CheckSpec):
         )
 
 
-def _outputs(evidence: Evidence, point: Point) -> list[list[Output]]:
-    """The measured outputs of each realisation of a point."""
-    runs = [run for run in evidence.plan.realisations if run.point.index == point.index]
-    return [[evidence.output(task) for task in run.measured] for run in runs]
+def _demand(plan: Plan, check: str, *measures: str) -> tuple[Task, ...]:
+    """No tasks; raises `InputError` where one of the measures that a check compares is not taken."""
+    known = {measure.name for measure in plan.study.measures}
+    missing = [name for name in measures if name not in known]
+    if missing:
+        expected, came = f"the measures {' and '.join(measures)}", ", ".join(sorted(known))
+        raise InputError(Problem(f"check `{check}`", expected, came, f"Add `- {missing[0]}` to the measures."))
+    return ()
 
 
 def _windows(evidence: Evidence, point: Point) -> list[Windows]:
-    return [Windows.of(point, outputs) for outputs in _outputs(evidence, point)]
+    runs = [run for run in evidence.plan.realisations if run.point.index == point.index]
+    return [Windows.of(point, [evidence.output(task) for task in run.measured]) for run in runs]
+
+
+def _values(evidence: Evidence, point: Point, measure: str) -> np.ndarray:
+    """The jackknifed values of a measure at a point, [runs * blocks]."""
+    runs = [run for run in evidence.plan.realisations if run.point.index == point.index]
+    return np.concatenate([evidence.samples(run, measure).values for run in runs])
+
+
+def _hysteresis(runs: list[Windows], blocks: int) -> np.ndarray:
+    """Jackknifed values of the free energy forward less that backward, [runs * blocks], over kT."""
+
+    def of(some: Windows) -> np.ndarray:
+        return jackknifed(lambda block: some.without(block).forward() - some.without(block).backward(), blocks)
+
+    return np.concatenate([of(some) for some in runs])
 
 
 def _least_overlap(some: Windows) -> float:
     return min(overlap(some.works(k, k + 1), some.works(k + 1, k)) for k in range(len(some.slopes) - 1))
 
 
-def _pseudo_values(runs: list[Windows], blocks: int, difference: Difference) -> np.ndarray:
-    """Jackknifed values of a difference of two routes through the same samples, [runs * blocks], over kT."""
-
-    def of(some: Windows) -> np.ndarray:
-        return jackknifed(lambda block: difference(some.without(block)), blocks)
-
-    return np.concatenate([of(some) for some in runs])
-
-
 def _mean(values: np.ndarray) -> tuple[float, float]:
     """Mean and standard error of values that are independent."""
     return float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
+
+
+def _score(values: np.ndarray) -> float:
+    """The mean of independent values in standard errors."""
+    mean, error = _mean(values)
+    return mean / error
