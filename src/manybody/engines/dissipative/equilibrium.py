@@ -33,7 +33,8 @@ class Canonical(CheckSpec):
 
     name: Literal["canonical"] = "canonical"
     sigma: float = Field(3.0, gt=0, description="standard errors allowed over all points together")
-    accuracy: float = Field(0.005, gt=0, description="what the time step may add; too coarse where errors are larger")
+    accuracy: float = Field(0.005, ge=0, description="what the time step may add")
+    resolution: float = Field(0.02, gt=0, description="largest tolerance, errors included, that still tells something")
 
     def tasks(self, plan: Plan) -> tuple[Task, ...]:
         """None; raises `InputError` where the study does not measure what must be 1."""
@@ -53,7 +54,7 @@ class Canonical(CheckSpec):
         # NaN counts as worst: it must not hide behind a finite value elsewhere.
         worst = max(excess, key=lambda label: (math.isnan(excess[label]), abs(excess[label]) / allowed[label]))
         verdict = judge(excess[worst], allowed[worst])
-        coarse = any(limit * float(estimate.error) > 2 * self.accuracy for estimate in found.values())
+        coarse = max(allowed.values()) > self.resolution
         return Finding(
             name=f"canonical {name}",
             kind="invariant",

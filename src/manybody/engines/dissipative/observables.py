@@ -134,7 +134,7 @@ class SoftDistribution(MeasureSpec):
     methods: ClassVar[tuple[str, ...]] = ("dissipative-dynamics",)
 
     name: Literal["soft-distribution"] = "soft-distribution"
-    bins: int = Field(60, ge=4, le=10_000, description="intervals of r up to half the box, at most 3")
+    bins: int = Field(30, ge=4, le=10_000, description="intervals of r up to half the box, at most 3")
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One curve a stored configuration; `axis` holds the centres of the bins."""

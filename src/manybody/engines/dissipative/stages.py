@@ -126,7 +126,7 @@ class Recorder:
             "box": state.box,
         }
         steps = leg.stride * len(self.rows)
-        document = {"steps": steps, "time_step": leg.time_step, "energy_fluctuation": _rms_about_trend(time, kept)}
+        document = {"steps": steps, "time_step": leg.time_step, "energy_fluctuation": _scatter(np.diff(kept))}
         return Output(arrays | _last(state, displacement), document)
 
 
@@ -139,10 +139,6 @@ def _last(state: DissipativeState, displacement: np.ndarray) -> dict[str, np.nda
     }
 
 
-def _rms_about_trend(time: np.ndarray, series: np.ndarray) -> float:
-    """Root mean square deviation of a series from its least-squares line; 0 for fewer than three samples."""
-    if len(series) < 3:
-        return 0.0
-    centred = time - time.mean()
-    slope = float(centred @ series) / float(centred @ centred)
-    return float(np.sqrt(np.mean((series - series.mean() - slope * centred) ** 2)))
+def _scatter(increments: np.ndarray) -> float:
+    """Root mean square deviation of increments from their mean; 0 for fewer than two."""
+    return float(increments.std()) if len(increments) > 1 else 0.0
