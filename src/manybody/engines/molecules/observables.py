@@ -157,8 +157,8 @@ class CoordinationNumber(MeasureSpec):
         return Samples(pairs[:, 0] / system.molecules, np.ones(len(pairs)), method.frame_every)
 
 
-class _Peak(MeasureSpec):
-    """The first maximum of g(r), from a quartic through its top, of so many configurations at a time.
+class _OxygenPeak(MeasureSpec):
+    """The first maximum of g_OO(r), from a quartic through its top, of so many configurations at a time.
 
     A maximum that is read off noise is too high, so it is one of a fit, to intervals of `WIDTH` within `NEAR_TOP` of the
     highest; their noise then moves it by less than the error of the mean.
@@ -166,7 +166,6 @@ class _Peak(MeasureSpec):
 
     methods: ClassVar[tuple[str, ...]] = ("force-field-dynamics",)
     systems: ClassVar[tuple[str, ...]] = ("water-box",)
-    of_centres: ClassVar[bool] = False  # of the molecules' centres of mass, or of their oxygens
 
     frames: int = Field(40, ge=1, description="configurations that one fit is made to, at most half of all")
 
@@ -174,7 +173,7 @@ class _Peak(MeasureSpec):
         """Position and height [fits, 2], and the simulated time between fits."""
         system, method = _water(point)
         edges = np.arange(0.2, 0.4, WIDTH)
-        whole = _distribution(system, outputs, np.arange(0.0, 0.4, WIDTH), self.of_centres)[:, -len(edges) + 1 :]
+        whole = _distribution(system, outputs, np.arange(0.0, 0.4, WIDTH))[:, -len(edges) + 1 :]
         fits = max(min(2, len(whole)), len(whole) // self.frames)
         curves = [part.mean(axis=0) for part in np.array_split(whole, fits)]
         return np.array([first_maximum(edges[:-1] + WIDTH / 2, curve) for curve in curves]), method.frame_every * len(
@@ -182,10 +181,14 @@ class _Peak(MeasureSpec):
         ) / fits
 
 
-class _PeakPosition(_Peak):
-    """Where the first maximum of g(r) is, nm."""
+class OxygenPeakPosition(_OxygenPeak):
+    """Where the first maximum of g_OO(r) is, nm."""
 
+    summary: ClassVar[str] = "where the first maximum of the radial distribution function of the oxygens is"
+    symbol: ClassVar[str] = "r_1"
     unit: ClassVar[str] = "nm"
+
+    name: Literal["oxygen-peak-position"] = "oxygen-peak-position"
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a fit."""
@@ -193,10 +196,14 @@ class _PeakPosition(_Peak):
         return Samples(tops[:, 0], np.ones(len(tops)), interval)
 
 
-class _PeakHeight(_Peak):
-    """How high the first maximum of g(r) is."""
+class OxygenPeakHeight(_OxygenPeak):
+    """How high the first maximum of g_OO(r) is."""
 
+    summary: ClassVar[str] = "how high the first maximum of the radial distribution function of the oxygens is"
+    symbol: ClassVar[str] = "g_OO(r_1)"
     unit: ClassVar[str] = ""
+
+    name: Literal["oxygen-peak-height"] = "oxygen-peak-height"
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a fit."""
@@ -204,42 +211,51 @@ class _PeakHeight(_Peak):
         return Samples(tops[:, 1], np.ones(len(tops)), interval)
 
 
-class OxygenPeakPosition(_PeakPosition):
-    """Where the first maximum of g_OO(r) is, nm."""
+class _CentreShell(MeasureSpec):
+    """Mean of g(r) of the molecules' centres of mass over a shell: the same of any table whose bins end where it does.
 
-    summary: ClassVar[str] = "where the first maximum of the radial distribution function of the oxygens is"
-    symbol: ClassVar[str] = "r_1"
+    Pairs are told over N^2 / V, not N (N - 1) / V: in a box of N molecules of a liquid that can hardly be compressed, what
+    one of them is missing from is the place that it takes itself, so far away g is 1 - S(0) / N of the former, and 1 / N
+    more of the latter (J. L. Lebowitz and J. K. Percus, Phys. Rev. 122, 1675 (1961)). Tables are of large boxes.
+    """
 
-    name: Literal["oxygen-peak-position"] = "oxygen-peak-position"
+    unit: ClassVar[str] = ""
+    methods: ClassVar[tuple[str, ...]] = ("force-field-dynamics",)
+    systems: ClassVar[tuple[str, ...]] = ("water-box",)
 
+    inner: float = Field(gt=0, description="where the shell begins, nm")
+    outer: float = Field(gt=0, le=0.9, description="where it ends, nm")
 
-class OxygenPeakHeight(_PeakHeight):
-    """How high the first maximum of g_OO(r) is."""
-
-    summary: ClassVar[str] = "how high the first maximum of the radial distribution function of the oxygens is"
-    symbol: ClassVar[str] = "g_OO(r_1)"
-
-    name: Literal["oxygen-peak-height"] = "oxygen-peak-height"
-
-
-class CentrePeakPosition(_PeakPosition):
-    """Where the first maximum of g(r) of the molecules' centres of mass is, nm."""
-
-    summary: ClassVar[str] = "where the first maximum of the radial distribution function of water's centres of mass is"
-    symbol: ClassVar[str] = "r_1 (centres)"
-    of_centres: ClassVar[bool] = True
-
-    name: Literal["centre-peak-position"] = "centre-peak-position"
+    def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
+        """One value a stored configuration."""
+        system, method = _water(point)
+        within = [_distribution(system, outputs, np.array([0.0, r]), of_centres=True)[:, 0] for r in (self.inner, self.outer)]
+        volumes = self.inner**3, self.outer**3
+        values = (within[1] * volumes[1] - within[0] * volumes[0]) / (volumes[1] - volumes[0])
+        values *= (system.molecules - 1) / system.molecules
+        return Samples(values, np.ones(len(values)), method.frame_every)
 
 
-class CentrePeakHeight(_PeakHeight):
-    """How high the first maximum of g(r) of the molecules' centres of mass is."""
+class CentrePeakTop(_CentreShell):
+    """Mean of g(r) of the centres of mass over the top of its first peak."""
 
-    summary: ClassVar[str] = "how high the first maximum of the radial distribution function of water's centres of mass is"
-    symbol: ClassVar[str] = "g(r_1) (centres)"
-    of_centres: ClassVar[bool] = True
+    summary: ClassVar[str] = "mean of the radial distribution function of water's centres of mass over the top of its first peak"
+    symbol: ClassVar[str] = "g(top)"
 
-    name: Literal["centre-peak-height"] = "centre-peak-height"
+    name: Literal["centre-peak-top"] = "centre-peak-top"
+    inner: float = Field(0.27, gt=0, description="where the shell begins, nm")
+    outer: float = Field(0.282, gt=0, le=0.9, description="where it ends, nm")
+
+
+class CentrePeakFlank(_CentreShell):
+    """Mean of g(r) of the centres of mass over the rise to its first peak: it tells where the peak is, by 1 % a 10^-4 nm."""
+
+    summary: ClassVar[str] = "mean of the radial distribution function of water's centres of mass over the rise to its first peak"
+    symbol: ClassVar[str] = "g(flank)"
+
+    name: Literal["centre-peak-flank"] = "centre-peak-flank"
+    inner: float = Field(0.258, gt=0, description="where the shell begins, nm")
+    outer: float = Field(0.27, gt=0, le=0.9, description="where it ends, nm")
 
 
 def first_maximum(r: np.ndarray, g: np.ndarray) -> tuple[float, float]:
