@@ -63,6 +63,14 @@ def compiled(program: torch.nn.Module, example: tuple[Tensor, ...], form: Form) 
     raise InputError(Problem("form of a program", f"one of {known}", f"`{form}`", "Choose one of these."))
 
 
+def fused(function: Callable[..., Tensor], backend: str = "inductor") -> Callable[..., Tensor]:
+    """A function of tensors as one generated kernel, for any length of its arguments: Triton's on CUDA, C++ on a CPU.
+
+    It is compiled when it is first called. Raises where it cannot be one: nothing falls back to torch's own kernels unseen.
+    """
+    return cast("Callable[..., Tensor]", torch.compile(function, fullgraph=True, dynamic=True, backend=backend))
+
+
 def script(program: torch.nn.Module, example: tuple[Tensor, ...]) -> torch.jit.ScriptModule:
     """As TorchScript, traced: what the program does for tensors like `example` it does for all, branches included."""
     with no_deprecations():
