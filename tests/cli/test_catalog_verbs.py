@@ -54,7 +54,7 @@ def test_parameters_carry_unit_default_and_bounds(capsys: pytest.CaptureFixture[
     assert parameters["atoms"]["kind"] == "whole number"
     (method,) = json.loads(call(capsys, "methods", "molecular-dynamics", "--json"))
     thermostat = next(parameter for parameter in method["parameters"] if parameter["name"] == "thermostat")
-    assert thermostat["choices"] == ["bussi", "langevin", "none"]
+    assert thermostat["choices"] == ["bussi", "langevin", "nose-hoover", "none"]
 
 
 def test_an_unknown_member_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -174,7 +174,8 @@ class MolecularDynamics(MethodSpec):
 
     @model_validator(mode="after")
     def _ensemble_is_possible(self) -> MolecularDynamics:
-        idle = sorted({"barostat", "coupling", "barostat_time"} & self.model_fields_set)
+        fields = type(self).model_fields
+        idle = [name for name in ("barostat", "coupling", "barostat_time") if getattr(self, name) != fields[name].default]
         if self.pressure is None and idle:
             refuse("pressure", f"a pressure for `{idle[0]}`", "none", f"Give `pressure`, or leave `{idle[0]}` out.")
         if self.pressure is None:
