@@ -105,6 +105,12 @@ def test_a_state_that_was_not_sampled_has_its_free_energy_and_its_means():
     assert [solved.free_energy(row) for row in energies] == pytest.approx(list(solved.free_energies), abs=1e-11)
 
 
+def test_one_state_alone_is_the_reference():
+    solved = mixture(np.array([[0.3, 1.0, 2.0]]), np.array([3]))
+    assert (solved.free_energies.tolist(), solved.errors.tolist()) == ([0.0], [0.0])
+    assert solved.weights(np.array([0.3, 1.0, 2.0])) == pytest.approx(1 / 3)
+
+
 def test_threads_change_no_bit():
     _, energies = drawn(np.random.default_rng(8))
     most = numba.get_num_threads()

@@ -34,6 +34,7 @@ LANES = 16  # samples of a tile: neighbours in a run lie within reach of the sam
 STRETCHES = 8  # that samples are shared out in, whatever the number of threads: sums have the same bits on any of them
 ROUND_OFF = float(np.finfo(np.float64).eps)
 MOST_STEPS = 500  # ten or so are the rule, some tens where the start is far off
+REMEDY = "Take more of them, closer ones, or sample longer."
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,11 @@ class Mixture:
         """Of the free energies less the first, for independent samples: [states, states], the first row and column 0.
 
         It is H^-1 V H^-1 with V = A - A N^-1 A, the variance of held as each state has a given number of samples. With
-        H = N - A that is H^-1 (N - H) N^-1 = H^-1 - N^-1 (Tan 2004).
+        H = N - A that is H^-1 (N - H) N^-1 = H^-1 - N^-1 (Tan 2004). Raises `TaskError` where H is singular to rounding.
         """
         scale, lower = 1 / np.sqrt(self.counts[1:]), _lower(self.counts, self.overlap)
+        if lower is None:
+            raise TaskError(f"MBAR's errors have no bound: states hardly overlap. {REMEDY}")
         found = np.zeros_like(self.overlap)
         found[1:, 1:] = scale[:, None] * np.array([_solved(lower, row) for row in np.diag(scale)]).T
         found[1:, 1:] -= np.diag(1 / self.counts[1:]) + 1 / self.counts[0]
@@ -118,7 +121,7 @@ def mixture(energies: Array, counts: Indices, guess: Array | None = None, times:
             reach = float(np.ptp(step))
             step *= math.log1p(reach) / reach if reach > 0 else 1.0
         free = free + step - step[0]
-    raise TaskError("MBAR found no solution: states do not overlap. Take more of them, closer ones, or sample longer.")
+    raise TaskError(f"MBAR found no solution: states do not overlap. {REMEDY}")
 
 
 def _refuse_unless_sound(energies: Array, counts: Array, times: Array) -> None:
@@ -136,27 +139,27 @@ def _refuse_unless_sound(energies: Array, counts: Array, times: Array) -> None:
 
 def _newton_step(held: Array, overlap: Array, counts: Array) -> Array | None:
     """H^-1 (N - held) with its first element 0, [states]; None where H is singular to rounding."""
-    if (held <= 0).any() or (lower := _lower(held, overlap))[0, 0] == 0:
+    if (held <= 0).any() or (lower := _lower(held, overlap)) is None:
         return None
     scale = 1 / np.sqrt(held[1:])
     return np.concatenate([[0.0], scale * _solved(lower, scale * (counts - held)[1:])])
 
 
-def _lower(held: Array, overlap: Array) -> Array:
+def _lower(held: Array, overlap: Array) -> Array | None:
     """The Cholesky factor of H without the first state, scaled by 1 / sqrt(held) from both sides: [states - 1, states - 1].
 
-    All zeros where an eigenvalue, at most 1 now, is not above rounding: states exchange nothing that can be told from it.
+    None where an eigenvalue, at most 1 now, is not above rounding: states exchange nothing that can be told from it.
     """
     scale = 1 / np.sqrt(held[1:])
     scaled = -overlap[1:, 1:] * scale[:, None] * scale
     scaled[np.diag_indices_from(scaled)] += 1 - len(held) * ROUND_OFF
-    return _factorised(scaled)
+    lower = np.zeros_like(scaled)
+    return lower if _factorise(scaled, lower) else None
 
 
 @jit.kernel
-def _factorised(matrix: np.ndarray) -> np.ndarray:
-    """The lower Cholesky factor; zeros where there is none. Not LAPACK's: its threads and Numba's get in each other's way."""
-    lower = np.zeros_like(matrix)
+def _factorise(matrix: np.ndarray, lower: np.ndarray) -> bool:
+    """The Cholesky factor goes into `lower`; whether there is one. LAPACK's threads and Numba's get in each other's way."""
     for i in range(matrix.shape[0]):
         for j in range(i + 1):
             rest = matrix[i, j]
@@ -167,8 +170,8 @@ def _factorised(matrix: np.ndarray) -> np.ndarray:
             elif rest > 0:
                 lower[i, i] = math.sqrt(rest)
             else:
-                return np.zeros_like(matrix)
-    return lower
+                return False
+    return True
 
 
 @jit.kernel
