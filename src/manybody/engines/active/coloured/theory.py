@@ -6,6 +6,8 @@ the known truncation error of the time step.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from manybody.core.dynamics import segments
@@ -37,11 +39,11 @@ class Theory:
         else:
             self.exact = self.ours = free_walk(temperature, persistence, self.lag)
 
-    def closed(self, form: np.ndarray, source: str, less: float = 0.0) -> ClosedForm:
-        """What the mean of u . A u - `less` is, u = (y', y) and y = (x, p) or, for free particles, (dx, p)."""
+    def closed(self, form: np.ndarray, source: str) -> ClosedForm:
+        """What the mean of u . A u is, u = (y', y) and y = (x, p) or, for free particles, (dx, p)."""
         value, truncated = self.exact.mean(form), self.ours.mean(form)
         tolerance = abs(truncated - value) + SIGMAS * self.exact.error(form, self.samples, self.system.particles)
-        return ClosedForm(value - less, tolerance, TOLERANCE_FROM, source)
+        return ClosedForm(value, tolerance, TOLERANCE_FROM, source)
 
     @property
     def velocity(self) -> np.ndarray:
@@ -94,7 +96,7 @@ def effective_temperature(point: Point) -> ClosedForm | None:
 
 
 def entropy_production(point: Point) -> ClosedForm | None:
-    """Zero in a harmonic trap."""
+    """Zero in a harmonic trap, <tr H> = 2 k of it being no matter of chance."""
     system, method = typed(point)
     if not system.linear or not system.held:
         return None
@@ -102,4 +104,4 @@ def entropy_production(point: Point) -> ClosedForm | None:
     tau, temperature, v = system.persistence_time, system.active_temperature, theory.velocity
     form = np.zeros((4, 4))
     form[:2, :2] = (tau * trap * np.outer([0.0, 1.0], v) + (tau * trap) ** 2 * np.outer(v, v)) / temperature
-    return theory.closed(form, FODOR, less=2 * trap)
+    return replace(theory.closed(form, FODOR), value=0.0)
