@@ -39,6 +39,7 @@ def _use_wide_registers() -> None:
 
 
 _use_wide_registers()
+WIDE_REGISTERS = "+avx512vl" in (numba.config.CPU_FEATURES or "")  # and instructions that press chosen lanes together
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:

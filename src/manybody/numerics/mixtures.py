@@ -36,7 +36,7 @@ TREATMENTS: tuple[Treatment, ...] = ("plain", "shifted", "force-shifted", "switc
 _TEMPLATE = Path(__file__).with_name("mixture_template.py")
 _BUILT_IN = (
     "bricks.py", "clusters.py", "integrators.py", "jit.py", "mixture_lists.py", "mixtures.py", "neighbours.py", "pairs.py",
-    "sheared.py",
+    "registers.py", "sheared.py",
 )  # fmt: skip
 
 

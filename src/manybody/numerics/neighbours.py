@@ -19,6 +19,7 @@ from numba import prange
 
 from manybody.numerics.clusters import CLUSTER, Clusters, bin_of, bounds, counting_sort
 from manybody.numerics.jit import kernel, threaded_kernel
+from manybody.numerics.registers import LANES, bits_below, close_bits, copy_chosen, count_bits
 
 
 class Near(NamedTuple):
@@ -33,6 +34,40 @@ class Near(NamedTuple):
     entries: np.ndarray
     widest: int
     parts: np.ndarray
+
+
+class Members(NamedTuple):
+    """For each cluster c, its neighbours entries[start[c]] .. entries[stop[c] - 1]: where in memory a cluster near it begins.
+
+    bits: which of that cluster's atoms are near, the lowest for the first. `widest` is the largest number of atoms near one
+    cluster, parts as in `Near`.
+    """
+
+    start: np.ndarray
+    stop: np.ndarray
+    entries: np.ndarray
+    bits: np.ndarray
+    widest: int
+    parts: np.ndarray
+
+
+class Sorted(NamedTuple):
+    """Atoms sorted in space, with their lists: what dynamics carries from step to step.
+
+    x, v, f [3, atoms]; names [atoms]: which atom each is; extended: positions with those of the images; sorted_at, listed_at
+    [3, atoms]: where they were when they were sorted, and when `near` was picked from `candidates`.
+    """
+
+    x: np.ndarray
+    v: np.ndarray
+    f: np.ndarray
+    names: np.ndarray
+    clusters: Clusters
+    extended: np.ndarray
+    candidates: Near
+    near: Members
+    sorted_at: np.ndarray
+    listed_at: np.ndarray
 
 
 @kernel
@@ -51,8 +86,11 @@ def _near_home(
 
 
 @kernel
-def _box_distances(edges: np.ndarray, c: int, found: np.ndarray, count: int, distance2: np.ndarray) -> None:
-    """Squared distances of `count` bounding boxes in `found` [6, count] to that of cluster c."""
+def _box_distances(edges: np.ndarray, c: int, found: np.ndarray, names: np.ndarray, count: int, distance2: np.ndarray) -> None:
+    """Squared distances of `count` bounding boxes in `found` [6, count] to that of cluster c; infinite for c itself.
+
+    So are those that fill up a register.
+    """
     x0, y0, z0, x1, y1, z1 = edges[0, c], edges[1, c], edges[2, c], edges[3, c], edges[4, c], edges[5, c]
     low_x, low_y, low_z, high_x, high_y, high_z = found[0], found[1], found[2], found[3], found[4], found[5]
     for k in range(count):
@@ -60,7 +98,8 @@ def _box_distances(edges: np.ndarray, c: int, found: np.ndarray, count: int, dis
         ex, ey, ez = x0 - high_x[k], y0 - high_y[k], z0 - high_z[k]
         dx, dy, dz = dx if dx > ex else ex, dy if dy > ey else ey, dz if dz > ez else ez
         dx, dy, dz = dx if dx > 0.0 else 0.0, dy if dy > 0.0 else 0.0, dz if dz > 0.0 else 0.0
-        distance2[k] = dx * dx + dy * dy + dz * dz
+        distance2[k] = np.inf if names[k] == c else dx * dx + dy * dy + dz * dz
+    distance2[count : count + LANES] = np.inf
 
 
 @kernel
@@ -148,7 +187,7 @@ def _work_of_cells(cells: _Cells, real: int) -> np.ndarray:
 def _search_cells(cells: _Cells, low: int, high: int, reach: float, near: Near, size: int) -> None:
     """Write the clusters near those in cells low .. high - 1 into `near`, from entry `size` on."""
     real, total = near.start.size, cells.order.size
-    found, names, distance2 = np.empty((6, total)), np.empty(total, np.int32), np.empty(total)
+    found, names, distance2 = np.empty((6, total)), np.empty(total + LANES, np.int32), np.empty(total + LANES)
     for cell in range(low, high):
         count = -1
         for k in range(cells.start[cell], cells.start[cell + 1]):
@@ -157,11 +196,12 @@ def _search_cells(cells: _Cells, low: int, high: int, reach: float, near: Near, 
                 continue
             if count < 0:
                 count = _near_home(_rows_around(cell, cells.shape), cells.start, cells.order, cells.edges, found, names)
-            _box_distances(cells.edges, c, found, count, distance2)
+            _box_distances(cells.edges, c, found, names, count, distance2)
             near.start[c] = size
-            for m in range(count):
-                near.entries[size] = names[m]
-                size += (distance2[m] < reach * reach) & (names[m] != c)
+            for m in range(0, count, LANES):
+                bits = bits_below(distance2, m, reach * reach)
+                copy_chosen(names, m, bits, 0, near.entries, size)
+                size += count_bits(bits)
             near.stop[c] = size
 
 
@@ -190,10 +230,10 @@ def near_clusters(extended: np.ndarray, clusters: Clusters, reach: float, thread
 
 @kernel
 def _room(work: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Where the entries of each part begin if every item of `work` needs that many, and one to spare: [parts + 1]."""
+    """Where the entries of each part begin if every item of `work` needs that many, and a register to spare: [parts + 1]."""
     room = np.zeros(parts.size, np.int64)
     for part in range(parts.size - 1):
-        room[part + 1] = room[part] + work[parts[part] : parts[part + 1]].sum() + 1
+        room[part + 1] = room[part] + work[parts[part] : parts[part + 1]].sum() + LANES
     return room
 
 
@@ -205,76 +245,92 @@ def _measured(near: Near, threads: int) -> Near:
 
 
 @kernel
-def _copy_atoms(extended: np.ndarray, first: np.ndarray, listed: np.ndarray, near: np.ndarray) -> int:
-    """Copy the atoms of the clusters `listed` next to each other into `near`, whole registers at a time; their number."""
-    near_x, near_y, near_z = near[0], near[1], near[2]
-    x, y, z = extended[0], extended[1], extended[2]
-    count = 0
-    for m in range(listed.size):
-        start = first[listed[m]]
-        for k in range(CLUSTER):  # more than the cluster may have: the next one overwrites the rest
-            near_x[count + k], near_y[count + k], near_z[count + k] = x[start + k], y[start + k], z[start + k]
-        count += first[listed[m] + 1] - start
-    return count
+def _in_single(extended: np.ndarray, count: int, reach: float) -> tuple[np.ndarray, float]:
+    """Positions in single precision, and a reach so much longer that nothing within `reach` is missed for it.
+
+    With coordinates up to M and u = 2^-24, a coordinate is off by u M, a distance by 2 sqrt(3) u M, and what is computed with
+    it by less than 4 u reach. The last columns, beyond everything, do not count.
+    """
+    single = np.empty(extended.shape, np.float32)
+    largest = 0.0
+    for d in range(3):
+        values, rounded = extended[d], single[d]
+        for i in range(values.size):
+            rounded[i] = values[i]
+        for i in range(count):
+            size = abs(values[i])
+            largest = size if size > largest else largest
+    return single, reach + 4.0 * 2.0**-24 * (largest + reach)
 
 
 @kernel
-def _closest(near: np.ndarray, count: int, own: np.ndarray, closest: np.ndarray) -> None:
-    """The smallest squared distance of each of `count` candidates to a cluster's atoms, own [3, CLUSTER]: closest [count]."""
-    near_x, near_y, near_z = near[0], near[1], near[2]
-    for k in range(count):
-        best = np.inf
-        for i in range(CLUSTER):
-            dx, dy, dz = near_x[k] - own[0, i], near_y[k] - own[1, i], near_z[k] - own[2, i]
-            r2 = dx * dx + dy * dy + dz * dz
-            best = r2 if r2 < best else best
-        closest[k] = best
-
-
-@kernel
-def _pick_atoms(
-    extended: np.ndarray, first: np.ndarray, candidates: Near, low: int, high: int, reach: float, near: Near, size: int
-) -> None:
-    """Write the atoms near clusters low .. high - 1 into `near`, from entry `size` on."""
-    width = CLUSTER * (candidates.widest + 1)
-    gathered, own, closest = np.empty((3, width)), np.empty((3, CLUSTER)), np.empty(width)
+def _search_members(
+    single: np.ndarray, first: np.ndarray, candidates: Near, low: int, high: int, reach: float, near: Members, size: int,
+    count: np.ndarray,
+) -> None:  # fmt: skip
+    """Write what is near clusters low .. high - 1 into `near`, from entry `size` on; how many atoms into `count`."""
+    own = np.empty((3, CLUSTER), np.float32)
+    x, y, z = single[0], single[1], single[2]
     for c in range(low, high):
         for d in range(3):
             for k in range(CLUSTER):  # filled up with the last atom, which changes no minimum
-                own[d, k] = extended[d, min(first[c] + k, first[c + 1] - 1)]
-        listed = candidates.entries[candidates.start[c] : candidates.stop[c]]
-        count = _copy_atoms(extended, first, listed, gathered)
-        _closest(gathered, (count + CLUSTER - 1) // CLUSTER * CLUSTER, own, closest)
-        near.start[c] = size
-        at = 0
-        for m in range(listed.size):
-            begin = first[listed[m]]
-            for k in range(first[listed[m] + 1] - begin):
-                near.entries[size] = begin + k
-                size += closest[at + k] < reach * reach
-            at += first[listed[m] + 1] - begin
-        near.stop[c] = size
+                own[d, k] = single[d, min(first[c] + k, first[c + 1] - 1)]
+        near.start[c], found = size, 0
+        for m in range(candidates.start[c], candidates.stop[c]):
+            begin = first[candidates.entries[m]]
+            all_of_it = (1 << (first[candidates.entries[m] + 1] - begin)) - 1
+            bits = close_bits(x, y, z, begin, own, reach * reach) & all_of_it
+            near.entries[size], near.bits[size] = begin, bits
+            size += bits != 0
+            found += count_bits(bits)
+        near.stop[c], count[c] = size, found
 
 
 @threaded_kernel
-def _pick_all(extended: np.ndarray, first: np.ndarray, candidates: Near, reach: float, near: Near, room: np.ndarray) -> None:
-    """`_pick_atoms` by as many threads as there are parts."""
+def _search_all_members(
+    single: np.ndarray, first: np.ndarray, candidates: Near, reach: float, near: Members, room: np.ndarray, count: np.ndarray
+) -> None:
+    """`_search_members` by as many threads as there are parts."""
     parts = candidates.parts
     if parts.size == 2:
-        _pick_atoms(extended, first, candidates, 0, parts[1], reach, near, 0)
+        _search_members(single, first, candidates, 0, parts[1], reach, near, 0, count)
     else:
         for part in prange(parts.size - 1):
-            _pick_atoms(extended, first, candidates, parts[part], parts[part + 1], reach, near, room[part])
+            _search_members(single, first, candidates, parts[part], parts[part + 1], reach, near, room[part], count)
+
+
+@kernel
+def near_members(extended: np.ndarray, clusters: Clusters, candidates: Near, reach: float) -> Members:
+    """The atoms within `reach` of any atom of each cluster, picked from its near clusters, as members of these."""
+    real = candidates.start.size
+    room = _room(candidates.stop - candidates.start, candidates.parts)
+    entries, bits, count = np.empty(room[-1], np.int32), np.empty(room[-1], np.uint8), np.empty(real, np.int64)
+    near = Members(np.empty(real, np.int64), np.empty(real, np.int64), entries, bits, 0, candidates.parts)
+    single, further = _in_single(extended, clusters.first[-1], reach)
+    _search_all_members(single, clusters.first, candidates, further, near, room, count)
+    parts = shared_out(count + CLUSTER, candidates.parts.size - 1)
+    return Members(near.start, near.stop, entries, bits, max(0, count.max()), parts)
 
 
 @kernel
 def near_atoms(extended: np.ndarray, clusters: Clusters, candidates: Near, reach: float) -> Near:
-    """The atoms within `reach` of any atom of each cluster, picked from its near clusters."""
-    real = candidates.start.size
-    room = _room(CLUSTER * (candidates.stop - candidates.start), candidates.parts)
-    near = Near(np.empty(real, np.int64), np.empty(real, np.int64), np.empty(room[-1], np.int32), 0, candidates.parts)
-    _pick_all(extended, clusters.first, candidates, reach, near, room)
-    return _measured(near, candidates.parts.size - 1)
+    """As `near_members`, the atoms one by one."""
+    members = near_members(extended, clusters, candidates, reach)
+    start, stop = np.empty_like(members.start), np.empty_like(members.stop)
+    lanes = np.arange(CLUSTER).astype(np.int32)
+    total = 0
+    for c in range(start.size):
+        for m in range(members.start[c], members.stop[c]):
+            total += count_bits(members.bits[m])
+    entries = np.empty(total + LANES, np.int32)
+    size = 0
+    for c in range(start.size):
+        start[c] = size
+        for m in range(members.start[c], members.stop[c]):
+            copy_chosen(lanes, 0, members.bits[m], -members.entries[m], entries, size)
+            size += count_bits(members.bits[m])
+        stop[c] = size
+    return Near(start, stop, entries, members.widest, members.parts)
 
 
 @kernel

@@ -5,6 +5,10 @@ As it stands it is the kernel of 1/r^12, so that it can be read, linted and run 
 For each cluster the positions of its neighbours are gathered once into a contiguous buffer, which is filled up with
 atoms far away to a whole number of SIMD registers. Then a loop without branches runs over it, two atoms of the cluster
 at a time, so that one division serves two pairs: 1/a = b/(ab), 1/b = a/(ab).
+
+In mixed precision that loop runs in single: positions are taken relative to the cluster's first atom, in double, before
+they are rounded, so rounding does not depend on where in the box a cluster is. At most `BLOCK` pairs are summed in single.
+Positions, velocities, forces on atoms, energies and virials are double throughout.
 """
 
 from __future__ import annotations
@@ -12,12 +16,11 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from manybody.numerics.clusters import BEYOND, CLUSTER, Clusters, add_images, extend, extended_positions, sort_in_space, wrap
+from manybody.numerics.clusters import CLUSTER, Clusters, add_images, extend, extended_positions, sort_in_space, wrap
 from manybody.numerics.integrators import drift, heat_bath, kick, kick_and_drift, kinetic_energy, runaway
 from manybody.numerics.jit import kernel, threaded_kernel
-from manybody.numerics.neighbours import Near, moved, near_atoms, near_clusters
-
-LANES = 8  # double-precision numbers in the widest SIMD register; what is left over would run one by one
+from manybody.numerics.neighbours import Members, Near, Sorted, moved, near_clusters, near_members
+from manybody.numerics.registers import copy_chosen, count_bits
 
 
 # --- formula ---
@@ -42,32 +45,71 @@ def pair_force(r2: float, inverse: float, c: tuple[float, ...]) -> float:
 # --- end of formula ---
 
 
-@kernel
-def _width(near: Near) -> int:
-    """The length of a buffer for a cluster and its neighbours: whole registers, so that rows are aligned alike."""
-    return (CLUSTER + near.widest + LANES) // LANES * LANES
+# --- precision ---
+REAL = np.float64  # what pairs are computed in
+LANES = 8  # of these in the widest SIMD register; what is left over would run one by one
+BLOCK = 1 << 20  # pairs summed in it before the sum is added to a double: a multiple of LANES
+LOCAL = False  # whether positions are relative to the cluster
 
 
 @kernel
-def _gather(extended: np.ndarray, own_low: int, own_high: int, entries: np.ndarray, low: int, high: int, near: np.ndarray) -> int:
-    """Copy a cluster's own atoms and its neighbours low .. high - 1 into `near`, filled up beyond; its new length."""
-    near_x, near_y, near_z = near[0], near[1], near[2]
+def near_coefficients(parameters: np.ndarray) -> tuple[float, ...]:
+    """`coefficients` as `near_force` takes them."""
+    return coefficients(parameters)
+
+
+@kernel
+def near_force(r2: float, inverse: float, c: tuple[float, ...]) -> float:
+    """`pair_force` in the precision of pairs."""
+    return pair_force(r2, inverse, c)
+
+
+# --- end of precision ---
+
+
+@kernel
+def _width(near: Members) -> int:
+    """The length of a buffer for a cluster and its neighbours: whole registers, so that rows are aligned alike, and one more."""
+    return (CLUSTER + near.widest + 2 * LANES) // LANES * LANES + LANES
+
+
+@kernel
+def _gather(
+    extended: np.ndarray, begin: int, end: int, near: Members, low: int, high: int, cutoff: float, buffer: np.ndarray
+) -> tuple[int, float]:
+    """Copy atoms begin .. end - 1 and their neighbours, `near` low .. high - 1, into `buffer` [3, _width].
+
+    Returns its new length, filled up to whole registers, and an x beyond the cutoff of all the cluster's atoms: not so far
+    that powers of its distance would vanish in single precision, which costs time.
+    """
+    near_x, near_y, near_z = buffer[0], buffer[1], buffer[2]
     x, y, z = extended[0], extended[1], extended[2]
-    own = own_high - own_low
-    for k in range(own):
-        near_x[k], near_y[k], near_z[k] = x[own_low + k], y[own_low + k], z[own_low + k]
-    for k in range(high - low):
-        j = entries[low + k]
-        near_x[own + k], near_y[own + k], near_z[own + k] = x[j], y[j], z[j]
-    count = own + high - low
+    ox, oy, oz = (x[begin], y[begin], z[begin]) if LOCAL else (0.0, 0.0, 0.0)
+    count = end - begin
+    own = (1 << count) - 1
+    copy_chosen(x, begin, own, ox, near_x, 0)
+    copy_chosen(y, begin, own, oy, near_y, 0)
+    copy_chosen(z, begin, own, oz, near_z, 0)
+    beyond = near_x[0]
+    for k in range(1, count):
+        beyond = near_x[k] if near_x[k] > beyond else beyond
+    beyond += REAL(2.0 * cutoff)
+    for m in range(low, high):
+        start, bits = near.entries[m], near.bits[m]
+        copy_chosen(x, start, bits, ox, near_x, count)
+        copy_chosen(y, start, bits, oy, near_y, count)
+        copy_chosen(z, start, bits, oz, near_z, count)
+        count += count_bits(bits)
     padded = (count + LANES - 1) // LANES * LANES
     for k in range(count, padded):
-        near_x[k], near_y[k], near_z[k] = BEYOND, BEYOND, BEYOND
-    return padded
+        near_x[k], near_y[k], near_z[k] = beyond, near_y[0], near_z[0]
+    return padded, beyond
 
 
 @kernel
-def _pull_two(near: np.ndarray, a: int, count: int, cutoff2: float, c: tuple[float, ...], f: np.ndarray, i: int) -> None:
+def _pull_two(
+    near: np.ndarray, a: int, count: int, beyond: float, cutoff2: float, c: tuple[float, ...], f: np.ndarray, i: int
+) -> None:
     """The forces on atoms a and a + 1 of the buffer, by all others in it and by each other, into f[:, i] and f[:, i + 1].
 
     Both are moved out of the buffer while the others are summed, so that the loop needs no test for an atom itself.
@@ -76,71 +118,88 @@ def _pull_two(near: np.ndarray, a: int, count: int, cutoff2: float, c: tuple[flo
     b = a + 1
     xa, ya, za = near_x[a], near_y[a], near_z[a]
     xb, yb, zb = near_x[b], near_y[b], near_z[b]
-    near_x[a] = near_x[b] = BEYOND
+    near_x[a] = near_x[b] = beyond
     dx, dy, dz = xa - xb, ya - yb, za - zb
     r2 = dx * dx + dy * dy + dz * dz
-    pull = 0.0 if r2 > cutoff2 else pair_force(r2, 1.0 / r2, c)
-    fxa, fya, fza = pull * dx, pull * dy, pull * dz
-    fxb, fyb, fzb = -fxa, -fya, -fza
-    for k in range(count):
-        xk, yk, zk = near_x[k], near_y[k], near_z[k]
-        dxa, dya, dza = xa - xk, ya - yk, za - zk
-        dxb, dyb, dzb = xb - xk, yb - yk, zb - zk
-        ra = dxa * dxa + dya * dya + dza * dza
-        rb = dxb * dxb + dyb * dyb + dzb * dzb
-        both = 1.0 / (ra * rb)
-        pull_a = pair_force(ra, rb * both, c)
-        pull_b = pair_force(rb, ra * both, c)
-        pull_a = 0.0 if ra > cutoff2 else pull_a
-        pull_b = 0.0 if rb > cutoff2 else pull_b
-        fxa += pull_a * dxa
-        fya += pull_a * dya
-        fza += pull_a * dza
-        fxb += pull_b * dxb
-        fyb += pull_b * dyb
-        fzb += pull_b * dzb
+    pull = REAL(0.0) if r2 > cutoff2 else near_force(r2, REAL(1.0) / r2, c)
+    f[0, i], f[1, i], f[2, i] = pull * dx, pull * dy, pull * dz
+    f[0, i + 1], f[1, i + 1], f[2, i + 1] = -pull * dx, -pull * dy, -pull * dz
+    for low in range(0, count, BLOCK):
+        high = min(count, low + BLOCK)
+        some_x, some_y, some_z = near_x[low:high], near_y[low:high], near_z[low:high]
+        fxa = fya = fza = fxb = fyb = fzb = REAL(0.0)
+        for k in range(some_x.size):
+            xk, yk, zk = some_x[k], some_y[k], some_z[k]
+            dxa, dya, dza = xa - xk, ya - yk, za - zk
+            dxb, dyb, dzb = xb - xk, yb - yk, zb - zk
+            ra = dxa * dxa + dya * dya + dza * dza
+            rb = dxb * dxb + dyb * dyb + dzb * dzb
+            both = REAL(1.0) / (ra * rb)
+            pull_a = near_force(ra, rb * both, c)
+            pull_b = near_force(rb, ra * both, c)
+            pull_a = REAL(0.0) if ra > cutoff2 else pull_a
+            pull_b = REAL(0.0) if rb > cutoff2 else pull_b
+            fxa += pull_a * dxa
+            fya += pull_a * dya
+            fza += pull_a * dza
+            fxb += pull_b * dxb
+            fyb += pull_b * dyb
+            fzb += pull_b * dzb
+        f[0, i] += fxa
+        f[1, i] += fya
+        f[2, i] += fza
+        f[0, i + 1] += fxb
+        f[1, i + 1] += fyb
+        f[2, i + 1] += fzb
     near_x[a], near_x[b] = xa, xb
-    f[0, i], f[1, i], f[2, i] = fxa, fya, fza
-    f[0, i + 1], f[1, i + 1], f[2, i + 1] = fxb, fyb, fzb
 
 
 @kernel
-def _pull_one(near: np.ndarray, a: int, count: int, cutoff2: float, c: tuple[float, ...], f: np.ndarray, i: int) -> None:
+def _pull_one(
+    near: np.ndarray, a: int, count: int, beyond: float, cutoff2: float, c: tuple[float, ...], f: np.ndarray, i: int
+) -> None:
     """The force on atom a of the buffer by all others in it, into f[:, i]."""
     near_x, near_y, near_z = near[0], near[1], near[2]
     x, y, z = near_x[a], near_y[a], near_z[a]
-    near_x[a] = BEYOND
-    fx = fy = fz = 0.0
-    for k in range(count):
-        dx, dy, dz = x - near_x[k], y - near_y[k], z - near_z[k]
-        r2 = dx * dx + dy * dy + dz * dz
-        pull = pair_force(r2, 1.0 / r2, c)
-        pull = 0.0 if r2 > cutoff2 else pull
-        fx += pull * dx
-        fy += pull * dy
-        fz += pull * dz
+    near_x[a] = beyond
+    f[0, i] = f[1, i] = f[2, i] = 0.0
+    for low in range(0, count, BLOCK):
+        high = min(count, low + BLOCK)
+        some_x, some_y, some_z = near_x[low:high], near_y[low:high], near_z[low:high]
+        fx = fy = fz = REAL(0.0)
+        for k in range(some_x.size):
+            dx, dy, dz = x - some_x[k], y - some_y[k], z - some_z[k]
+            r2 = dx * dx + dy * dy + dz * dz
+            pull = near_force(r2, REAL(1.0) / r2, c)
+            pull = REAL(0.0) if r2 > cutoff2 else pull
+            fx += pull * dx
+            fy += pull * dy
+            fz += pull * dz
+        f[0, i] += fx
+        f[1, i] += fy
+        f[2, i] += fz
     near_x[a] = x
-    f[0, i], f[1, i], f[2, i] = fx, fy, fz
 
 
 @kernel
 def _forces_on(
-    low: int, high: int, extended: np.ndarray, first: np.ndarray, near: Near, cutoff: float, parameters: np.ndarray, f: np.ndarray
-) -> None:
+    low: int, high: int, extended: np.ndarray, first: np.ndarray, near: Members, cutoff: float, parameters: np.ndarray,
+    f: np.ndarray,
+) -> None:  # fmt: skip
     """The forces on the atoms of clusters low .. high - 1, into f [3, atoms]."""
-    c = coefficients(parameters)
-    buffer = np.empty((3, _width(near)))
+    c, cutoff2 = near_coefficients(parameters), REAL(cutoff * cutoff)
+    buffer = np.empty((3, _width(near)), REAL)
     for cluster in range(low, high):
         begin, end = first[cluster], first[cluster + 1]
-        count = _gather(extended, begin, end, near.entries, near.start[cluster], near.stop[cluster], buffer)
+        count, beyond = _gather(extended, begin, end, near, near.start[cluster], near.stop[cluster], cutoff, buffer)
         for i in range(begin, end - 1, 2):
-            _pull_two(buffer, i - begin, count, cutoff * cutoff, c, f, i)
+            _pull_two(buffer, i - begin, count, beyond, cutoff2, c, f, i)
         if (end - begin) % 2 == 1:
-            _pull_one(buffer, end - 1 - begin, count, cutoff * cutoff, c, f, end - 1)
+            _pull_one(buffer, end - 1 - begin, count, beyond, cutoff2, c, f, end - 1)
 
 
 @threaded_kernel
-def forces(extended: np.ndarray, first: np.ndarray, near: Near, cutoff: float, parameters: np.ndarray, f: np.ndarray) -> None:
+def forces(extended: np.ndarray, first: np.ndarray, near: Members, cutoff: float, parameters: np.ndarray, f: np.ndarray) -> None:
     """The forces on all atoms, into f [3, atoms], by as many threads as the list was made for."""
     parts = near.parts
     if parts.size == 2:
@@ -151,11 +210,13 @@ def forces(extended: np.ndarray, first: np.ndarray, near: Near, cutoff: float, p
 
 
 @kernel
-def _sum_one(near: np.ndarray, a: int, count: int, cutoff2: float, c: tuple[float, ...]) -> tuple[float, float, float]:
+def _sum_one(
+    near: np.ndarray, a: int, count: int, beyond: float, cutoff2: float, c: tuple[float, ...]
+) -> tuple[float, float, float]:
     """Energy, virial and number of the pairs of atom a of the buffer with all others in it."""
     near_x, near_y, near_z = near[0], near[1], near[2]
     x, y, z = near_x[a], near_y[a], near_z[a]
-    near_x[a] = BEYOND
+    near_x[a] = beyond
     energy = virial = pairs = 0.0
     for k in range(count):
         dx, dy, dz = x - near_x[k], y - near_y[k], z - near_z[k]
@@ -172,7 +233,7 @@ def _sum_one(near: np.ndarray, a: int, count: int, cutoff2: float, c: tuple[floa
 
 @kernel
 def _sums_of(
-    low: int, high: int, extended: np.ndarray, first: np.ndarray, near: Near, cutoff: float, parameters: np.ndarray,
+    low: int, high: int, extended: np.ndarray, first: np.ndarray, near: Members, cutoff: float, parameters: np.ndarray,
     found: np.ndarray,
 ) -> None:  # fmt: skip
     """Energy, virial and number of the pairs of clusters low .. high - 1, into found [3, clusters]."""
@@ -180,10 +241,10 @@ def _sums_of(
     buffer = np.empty((3, _width(near)))
     for cluster in range(low, high):
         begin, end = first[cluster], first[cluster + 1]
-        count = _gather(extended, begin, end, near.entries, near.start[cluster], near.stop[cluster], buffer)
+        count, beyond = _gather(extended, begin, end, near, near.start[cluster], near.stop[cluster], cutoff, buffer)
         energy = virial = pairs = 0.0
         for a in range(end - begin):
-            u, w, n = _sum_one(buffer, a, count, cutoff * cutoff, c)
+            u, w, n = _sum_one(buffer, a, count, beyond, cutoff * cutoff, c)
             energy += u
             virial += w
             pairs += n
@@ -192,7 +253,7 @@ def _sums_of(
 
 @threaded_kernel
 def _sums_by_cluster(
-    extended: np.ndarray, first: np.ndarray, near: Near, cutoff: float, parameters: np.ndarray, found: np.ndarray
+    extended: np.ndarray, first: np.ndarray, near: Members, cutoff: float, parameters: np.ndarray, found: np.ndarray
 ) -> None:
     """`_sums_of` by as many threads as the list was made for."""
     parts = near.parts
@@ -205,11 +266,11 @@ def _sums_by_cluster(
 
 @kernel
 def sums(
-    extended: np.ndarray, first: np.ndarray, near: Near, cutoff: float, parameters: np.ndarray
+    extended: np.ndarray, clusters: Clusters, near: Members, cutoff: float, parameters: np.ndarray
 ) -> tuple[float, float, float]:
     """Energy (not shifted), virial and number of all pairs within the cutoff; each is met from both sides."""
     found = np.empty((3, near.start.size))
-    _sums_by_cluster(extended, first, near, cutoff, parameters, found)
+    _sums_by_cluster(extended, clusters.first, near, cutoff, parameters, found)
     return 0.5 * found[0].sum(), 0.5 * found[1].sum(), 0.5 * found[2].sum()
 
 
@@ -233,22 +294,7 @@ def _rebuild(
 
 
 @kernel
-def evaluate(
-    positions: np.ndarray, box: np.ndarray, cutoff: float, parameters: np.ndarray, threads: int
-) -> tuple[np.ndarray, float, float, float]:
-    """Forces [atoms, 3], energy (not shifted), virial and number of pairs of `positions` [atoms, 3]."""
-    x = positions.T.copy()
-    names = np.arange(x.shape[1])
-    x, _, names, clusters, extended, candidates = _rebuild(x, x, names, box, cutoff, threads)
-    near = near_atoms(extended, clusters, candidates, cutoff)
-    f = np.empty_like(x)
-    forces(extended, clusters.first, near, cutoff, parameters, f)
-    energy, virial, pairs = sums(extended, clusters.first, near, cutoff, parameters)
-    return _by_name(f, names), energy, virial, pairs
-
-
-@kernel
-def _by_name(values: np.ndarray, names: np.ndarray) -> np.ndarray:
+def by_name(values: np.ndarray, names: np.ndarray) -> np.ndarray:
     """Values [3, atoms] in sorted order as [atoms, 3] in the order of the atoms' names."""
     result = np.empty((names.size, 3))
     for i in range(names.size):
@@ -267,26 +313,38 @@ def _record(v: np.ndarray, totals: tuple[float, float, float], heat: float, row:
 
 
 @kernel
-def advance(
+def start(
     positions: np.ndarray, velocities: np.ndarray, box: np.ndarray, cutoff: float, skins: tuple[float, float],
-    parameters: np.ndarray, dt: float, bath: int, decay: float, kT: float, freedom: float, noise: np.ndarray, chi2: np.ndarray,
-    stride: int, samples: np.ndarray, threads: int,
-) -> tuple[np.ndarray, np.ndarray, int, int]:  # fmt: skip
-    """Advance by ``len(samples) * stride`` steps, in one call.
+    parameters: np.ndarray, threads: int,
+) -> Sorted:  # fmt: skip
+    """What `advance` needs of atoms at `positions`, with `velocities` [atoms, 3], in a box [3].
 
-    positions, velocities: [atoms, 3]; box [3]. skins: of the list of clusters and of that of atoms, the first wider.
-    noise, chi2: the bath's random numbers, one row a step (`heat_bath`). samples [samples, 8] is filled with energy (not
-    shifted), virial, pairs, kinetic energy, heat taken up since the start, momentum [3]. Returns positions and
-    velocities, and the step and the atom where the run exploded, or -1, -1. The bits are the same for any number of threads.
+    skins: how much further than the cutoff the lists of clusters and of atoms reach, the first at least as far.
     """
     wide, narrow = skins
     x, v, names, clusters, extended, candidates = _rebuild(
         positions.T.copy(), velocities.T.copy(), np.arange(positions.shape[0]), box, cutoff + wide, threads
     )
-    near = near_atoms(extended, clusters, candidates, cutoff + narrow)
-    sorted_at, listed_at = x.copy(), x.copy()
+    near = near_members(extended, clusters, candidates, cutoff + narrow)
     f = np.empty_like(x)
     forces(extended, clusters.first, near, cutoff, parameters, f)
+    return Sorted(x, v, f, names, clusters, extended, candidates, near, x.copy(), x.copy())
+
+
+@kernel
+def advance(
+    atoms: Sorted, box: np.ndarray, cutoff: float, skins: tuple[float, float], parameters: np.ndarray, dt: float, bath: int,
+    decay: float, kT: float, freedom: float, noise: np.ndarray, chi2: np.ndarray, stride: int, samples: np.ndarray, threads: int,
+) -> tuple[Sorted, int, int]:  # fmt: skip
+    """Advance by ``len(samples) * stride`` steps, in one call.
+
+    atoms, box, cutoff, skins: as in `start`. noise, chi2: the bath's random numbers, one row a step (`heat_bath`). samples
+    [samples, 8] is filled with energy (not shifted), virial, pairs, kinetic energy, heat taken up since the call began,
+    momentum [3]; [samples, 0] records nothing. Returns the atoms, and the step and the atom where the run exploded, or -1, -1.
+    The bits are the same for any number of threads, and for any number of calls.
+    """
+    x, v, f, names, clusters, extended, candidates, near, sorted_at, listed_at = atoms
+    wide, narrow = skins
     heat, step = 0.0, 0
     for sample in range(samples.shape[0]):
         for _ in range(stride):
@@ -298,19 +356,20 @@ def advance(
             else:
                 bad = runaway(x, v, f, dt)
                 if bad >= 0:
-                    return positions, velocities, step, names[bad]
+                    return atoms, step, names[bad]
                 if moved(x, sorted_at, 0.5 * (wide - narrow)) == 0:
                     extend(x, clusters, extended)
                 else:
                     x, v, names, clusters, extended, candidates = _rebuild(x, v, names, box, cutoff + wide, threads)
                     sorted_at = x.copy()
-                near = near_atoms(extended, clusters, candidates, cutoff + narrow)
+                near = near_members(extended, clusters, candidates, cutoff + narrow)
                 listed_at = x.copy()
             forces(extended, clusters.first, near, cutoff, parameters, f)
             kick(v, f, 0.5 * dt)
             step += 1
         bad = runaway(x, v, f, dt)
         if bad >= 0:
-            return positions, velocities, step, names[bad]
-        _record(v, sums(extended, clusters.first, near, cutoff, parameters), heat, samples[sample])
-    return _by_name(x, names), _by_name(v, names), -1, -1
+            return atoms, step, names[bad]
+        if samples.shape[1] > 0:
+            _record(v, sums(extended, clusters, near, cutoff, parameters), heat, samples[sample])
+    return Sorted(x, v, f, names, clusters, extended, candidates, near, sorted_at, listed_at), -1, -1

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 import numpy as np
 
@@ -24,10 +24,13 @@ from manybody.numerics import expressions, jit
 if TYPE_CHECKING:
     import sympy
 
+Precision = Literal["double", "mixed"]
+
 _TEMPLATE = Path(__file__).with_name("pair_template.py")
 # what the generated code is made of besides
-_BUILT_IN = ("clusters.py", "expressions.py", "integrators.py", "jit.py", "neighbours.py", "pairs.py")
+_BUILT_IN = ("clusters.py", "expressions.py", "integrators.py", "jit.py", "neighbours.py", "pairs.py", "registers.py")
 MARKED = re.compile(r"# --- formula ---\n.*?# --- end of formula ---\n", re.DOTALL)
+_PRECISION = re.compile(r"# --- precision ---\n.*?# --- end of precision ---\n", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,39 @@ class PairPotential:
         """The text of the generated kernel."""
         return generate(self)
 
-    def bind(self, values: Mapping[str, float]) -> PairKernel:
-        """The compiled kernel with a value for each parameter."""
+    def bind(self, values: Mapping[str, float], precision: Precision = "double") -> PairKernel:
+        """The compiled kernel with a value for each parameter.
+
+        precision: what pair forces are computed in. With ``mixed`` it is single; coordinates, the forces on atoms, energies
+        and virials are double all the same.
+        """
         if set(values) != set(self.parameters):
             self._refuse(
                 f"values for {', '.join(self.parameters)}", ", ".join(values) or "none", "Give each of them, and no other."
             )
-        return PairKernel(self, np.array([float(values[name]) for name in self.parameters]))
+        generated = MixedPrecision(self) if precision == "mixed" else self
+        return PairKernel(generated, np.array([float(values[name]) for name in self.parameters]))
+
+
+@dataclass(frozen=True)
+class MixedPrecision:
+    """What the kernel of a potential with pair forces in single precision is generated from (`Generated`)."""
+
+    potential: PairPotential
+
+    @property
+    def name(self) -> str:
+        """The potential's."""
+        return self.potential.name
+
+    @property
+    def digest(self) -> str:
+        """The identity of the kernel."""
+        return kernel_digest(self.potential.expression, self.potential.parameters, "mixed")
+
+    def source(self) -> str:
+        """The text of the kernel."""
+        return _PRECISION.sub(lambda _: _single(self.potential), generate(self.potential))
 
 
 class Generated(Protocol):
@@ -124,8 +153,9 @@ class PairKernel:
         if not 0 < cutoff <= 0.5 * box.min() * (1 + 1e-12):
             where, came = f"pair potential `{self.potential.name}`", f"{cutoff:g}"
             raise InputError(Problem(where, f"a cutoff up to half the box, {0.5 * box.min():g}", came, "Lower it."))
-        forces, energy, virial, pairs = self.module.evaluate(positions, box, cutoff, self.values, threads)
-        return forces, float(energy), float(virial), float(pairs)
+        atoms = self.module.start(positions, np.zeros_like(positions), box, cutoff, (0.0, 0.0), self.values, threads)
+        energy, virial, pairs = self.module.sums(atoms.extended, atoms.clusters, atoms.near, cutoff, self.values)
+        return self.module.by_name(atoms.f, atoms.names), float(energy), float(virial), float(pairs)
 
 
 LENNARD_JONES = PairPotential("lennard-jones", "4*epsilon*((sigma/r)**12 - (sigma/r)**6)", ("epsilon", "sigma"))
@@ -155,13 +185,7 @@ def generate(potential: PairPotential) -> str:
 
 def formula(potential: PairPotential) -> tuple[str, int]:
     """The functions `coefficients`, `pair_energy` and `pair_force` of a potential, and the number of its coefficients."""
-    import sympy
-
-    r = sympy.Symbol("r", positive=True)
-    names = {name: sympy.Symbol(name, real=True) for name in potential.parameters}
-    energy = expressions.symbolic(potential.expression, {"r": r, "r2": r**2} | names, f"pair potential `{potential.name}`")
-    energy = _as_series(energy, r)
-    force = _as_series(-sympy.diff(energy, r) / r, r)
+    energy, force, r = _energy_and_force(potential)
     hoisted: dict[Any, Any] = {}
     parts = [_body(expression, r, hoisted) for expression in (energy, force)]
     loads = [f"    {name} = parameters[{index}]" for index, name in enumerate(potential.parameters)]
@@ -170,6 +194,31 @@ def formula(potential: PairPotential) -> tuple[str, int]:
     for name, part in zip(("pair_energy", "pair_force"), parts, strict=True):
         lines += ["", "@kernel", f"def {name}(r2, inverse, c):", *part, ""]
     return "\n".join(lines) + "\n", max(1, len(hoisted))
+
+
+def _energy_and_force(potential: PairPotential) -> tuple[sympy.Expr, sympy.Expr, sympy.Symbol]:
+    """u(r), -u'(r)/r and r."""
+    import sympy
+
+    r = sympy.Symbol("r", positive=True)
+    names = {name: sympy.Symbol(name, real=True) for name in potential.parameters}
+    energy = expressions.symbolic(potential.expression, {"r": r, "r2": r**2} | names, f"pair potential `{potential.name}`")
+    energy = _as_series(energy, r)
+    return energy, _as_series(-sympy.diff(energy, r) / r, r), r
+
+
+def _single(potential: PairPotential) -> str:
+    """The part of the template about precision, for pairs in single precision: every number in the formula is rounded to it."""
+    energy, force, r = _energy_and_force(potential)
+    hoisted: dict[Any, Any] = {}
+    _body(energy, r, hoisted)  # for its coefficients, which come first
+    lines = _body(force, r, hoisted, "REAL({})")
+    values = ", ".join(f"REAL(c[{index}])" for index in range(max(1, len(hoisted))))
+    return "\n".join([
+        "REAL, LANES, BLOCK, LOCAL = np.float32, 16, 256, True", "", "",
+        "@kernel", "def near_coefficients(parameters):", "    c = coefficients(parameters)", f"    return ({values},)", "", "",
+        "@kernel", "def near_force(r2, inverse, c):", *lines, "",
+    ])  # fmt: skip
 
 
 def _as_series(expression: sympy.Expr, r: sympy.Symbol) -> sympy.Expr:
@@ -190,8 +239,11 @@ def _power(expression: sympy.Expr, r: sympy.Symbol) -> int | None:
     return int(exponent) if base == r and exponent.is_Integer else None
 
 
-def _body(expression: sympy.Expr, r: sympy.Symbol, hoisted: dict[Any, Any]) -> list[str]:
-    """The lines of a function that returns `expression`; what has no r in it is `hoisted` into the coefficients."""
+def _body(expression: sympy.Expr, r: sympy.Symbol, hoisted: dict[Any, Any], number: str = "{}") -> list[str]:
+    """The lines of a function that returns `expression`; what has no r in it is `hoisted` into the coefficients.
+
+    `number` is how a number is written.
+    """
     import sympy
 
     def coefficient(value: sympy.Expr) -> sympy.Expr:
@@ -213,8 +265,8 @@ def _body(expression: sympy.Expr, r: sympy.Symbol, hoisted: dict[Any, Any]) -> l
         result = results[0]
     needs_r = any(part.has(r) for part in (result, *(value for _, value in shared)))
     lines = ["    r = math.sqrt(r2)"] if needs_r else []
-    lines += [f"    {symbol} = {_printed(value, r)}" for symbol, value in shared]
-    return [*lines, f"    return {_printed(result, r)}"]
+    lines += [f"    {symbol} = {_printed(value, r, number)}" for symbol, value in shared]
+    return [*lines, f"    return {_printed(result, r, number)}"]
 
 
 def _hoist(expression: sympy.Expr, r: sympy.Symbol, coefficient: Any) -> sympy.Expr:
@@ -230,7 +282,7 @@ def _hoist(expression: sympy.Expr, r: sympy.Symbol, coefficient: Any) -> sympy.E
     return expression.func(*(part if part.is_Integer else _hoist(part, r, coefficient) for part in expression.args))
 
 
-def _printed(expression: sympy.Expr, r: sympy.Symbol) -> str:
+def _printed(expression: sympy.Expr, r: sympy.Symbol, number: str = "{}") -> str:
     """Python source of an expression, whole powers as products and even powers of r through r2 and its inverse."""
     from sympy.printing.pycode import PythonCodePrinter
 
@@ -245,15 +297,18 @@ def _printed(expression: sympy.Expr, r: sympy.Symbol) -> str:
                 even += odd if exponent < 0 else 0  # 1/r = r / r2
                 return "(" + "*".join([*(["r2" if exponent > 0 else "inverse"] * even), *(["r"] * odd)]) + ")"
             product = "(" + "*".join([f"({self._print(base)})"] * count) + ")"
-            return product if exponent > 0 else f"(1.0/{product})"
+            return product if exponent > 0 else f"({number.format('1.0')}/{product})"
 
         def _print_Mul(self, product: Any) -> str:  # a/b**2 through the printed power, not through a division
             return "(" + "*".join(f"({self._print(factor)})" for factor in product.args) + ")"
 
-        def _print_Integer(self, number: Any) -> str:
-            return f"{int(number)}.0"
+        def _print_Integer(self, value: Any) -> str:
+            return number.format(f"{int(value)}.0")
 
-        def _print_Rational(self, number: Any) -> str:
-            return f"({number.p}.0/{number.q}.0)"
+        def _print_Rational(self, value: Any) -> str:
+            return number.format(f"({value.p}.0/{value.q}.0)")
+
+        def _print_Float(self, value: Any) -> str:
+            return number.format(super()._print_Float(value))
 
     return str(Printer({"fully_qualified_modules": True}).doprint(expression))

@@ -12,21 +12,22 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from manybody.core.dynamics import Thermostat
-from manybody.core.errors import TaskError
+from manybody.core.errors import InputError, Problem, TaskError
 from manybody.core.random import Key
 from manybody.engines.particles.fluids import PairFluid, SimpleFluid
 from manybody.engines.particles.pair_choices import Formula, TablePotential
 from manybody.engines.particles.state import ParticleState
 from manybody.numerics import jit, plain_dynamics
 from manybody.numerics.integrators import LANGEVIN, LONGEST_STEP, NO_BATH, RESCALING, HeatBath
-from manybody.numerics.pairs import LENNARD_JONES, PairKernel, PairPotential
+from manybody.numerics.neighbours import Sorted
+from manybody.numerics.pairs import LENNARD_JONES, PairKernel, PairPotential, Precision
 from manybody.numerics.plain_pairs import PlainPairs, PlainTable
 from manybody.numerics.tabulated import table_kernel
 
 SKINS = (0.8, 0.35)  # how much further than the cutoff the lists of clusters and of atoms reach: speed, not physics
 SMALL, SMALL_SKIN = 200, 0.25  # below so many atoms a list costs little, and one with a narrow skin is the fastest
-PAIR_SECONDS = 2e-9  # a pair within the cutoff and step, about: it only sets how long a compiled call lasts
-CALL_SECONDS = 0.04  # so that Ctrl-C is answered at once
+PAIR_SECONDS = 4e-9  # a pair within the cutoff and step, about: it only sets how long a compiled call lasts
+CALL_SECONDS = 0.2  # so that Ctrl-C is answered at once
 LOOK_BACK = 4  # steps: a force that is no number is noticed in the step after it
 FEWEST_STEPS = 16  # a call begins with a list; below this it would be most of the work
 
@@ -66,7 +67,8 @@ class LiquidEngine:
 
     thermostat: ``bussi`` (stochastic velocity rescaling), ``langevin`` or ``none``, with relaxation time
     `thermostat_time`. On ``cpu`` compiled kernels run, on `threads` threads, with the same bits for any
-    number of them; any other `device` runs their plain torch twins.
+    number of them; any other `device` runs their plain torch twins. precision: what pair forces are computed in; with
+    ``mixed`` it is single on ``cpu``, and all else is double. `evaluate` is the forces' own precision.
     """
 
     def __init__(
@@ -78,10 +80,11 @@ class LiquidEngine:
         temperature: float | None = None,
         device: str = "cpu",
         threads: int = 1,
+        precision: Precision = "double",
     ) -> None:
         self.system = system
         self.time_step = time_step
-        self.kernel, self.plain = kernels(system)
+        self.kernel, self.plain = kernels(system, precision)
         self.device = device
         self.threads = min(threads, jit.most_threads())
         self.shift = self.kernel.energy(system.cutoff)
@@ -118,9 +121,9 @@ class LiquidEngine:
 
         Raises `TaskError` where the run explodes.
         """
-        rows = np.empty((samples, 8))
+        rows, atoms = np.empty((samples, 8)), None
         for steps, block in in_calls(rows, stride, self._steps_a_call(stride * samples)):
-            state = self._call(state, steps, block)
+            state, atoms = self._call(state, atoms, steps, block)
         return state, self.trace(rows)
 
     def observables(self, state: ParticleState) -> dict[str, float]:
@@ -182,7 +185,7 @@ class LiquidEngine:
         yield "cubic rotation", replace(state, positions=positions, velocities=state.velocities[:, axes] * signs, box=box)
 
     def _steps_a_call(self, wanted: int) -> int:
-        """How many steps one compiled call takes; a matter of the system alone, so that results repeat bit for bit."""
+        """How many steps one compiled call takes; results do not depend on it."""
         pairs = self.system.atoms * (1 + 2 / 3 * math.pi * self.system.cutoff**3 * self.system.density)
         steps = int(CALL_SECONDS / (PAIR_SECONDS * pairs))
         if self.bath.kind == LANGEVIN:  # bounds the memory for the noise
@@ -198,23 +201,23 @@ class LiquidEngine:
             state,
         )
 
-    def _call(self, state: ParticleState, stride: int, rows: np.ndarray) -> ParticleState:
-        """One compiled call: ``len(rows) * stride`` steps, recorded into `rows` [samples, 8]."""
+    def _call(
+        self, state: ParticleState, atoms: Sorted | None, stride: int, rows: np.ndarray
+    ) -> tuple[ParticleState, Sorted | None]:
+        """One compiled call: ``len(rows) * stride`` steps, recorded into `rows` [samples, 8].
+
+        `atoms` are those of `state` with their lists, as the call before left them; None to sort and list them anew.
+        """
         self.refuse_narrow(state.box, state)
         steps = len(rows) * stride
         noise, chi2 = self.bath.noise(state.key, state.step, steps, self.system.atoms)
-        positions, velocities, failed, atom = self._advance(state, noise, chi2, stride, rows)
+        positions, velocities, failed, atom, atoms = self._advance(state, atoms, noise, chi2, stride, rows)
         if atom >= 0:
             self._refuse_below_table(state, failed)
             raise self.exploded(state, state.step + failed, atom)
         rows[:, 4] += state.heat
-        return replace(
-            state,
-            positions=positions,
-            velocities=velocities,
-            step=state.step + steps,
-            heat=float(rows[-1, 4]),
-        )
+        step, heat = state.step + steps, float(rows[-1, 4])
+        return replace(state, positions=positions, velocities=velocities, step=step, heat=heat), atoms
 
     def _refuse_below_table(self, state: ParticleState, failed: int) -> None:
         """Raise `ExplodedError` where a table for a potential was left below its first distance, within `failed` + 1 steps."""
@@ -225,7 +228,7 @@ class LiquidEngine:
             x, v, sound = state.positions, state.velocities, True
             if steps:
                 noise, chi2 = self.bath.noise(state.key, state.step, steps, self.system.atoms)
-                x, v, _, atom = self._advance(state, noise, chi2, steps, np.empty((1, 8)))
+                x, v, _, atom, _ = self._advance(state, None, noise, chi2, steps, np.empty((1, 8)))
                 sound = atom < 0
             for ahead in (0.0, self.time_step) if sound else ():
                 first, second, apart = closest_pair((x + ahead * v).cpu().numpy(), state.box.cpu().numpy())
@@ -238,21 +241,26 @@ class LiquidEngine:
                     )
 
     def _advance(
-        self, state: ParticleState, noise: np.ndarray, chi2: np.ndarray, stride: int, rows: np.ndarray
-    ) -> tuple[Tensor, Tensor, int, int]:
-        """Positions, velocities, and the step and atom of an explosion; by the kernel on a CPU, else by its torch twin."""
+        self, state: ParticleState, atoms: Sorted | None, noise: np.ndarray, chi2: np.ndarray, stride: int, rows: np.ndarray
+    ) -> tuple[Tensor, Tensor, int, int, Sorted | None]:
+        """Positions, velocities, the step and atom of an explosion, and the atoms with their lists.
+
+        By the kernel on a CPU, else by its torch twin, which has no lists.
+        """
         if self.device != "cpu":
-            return plain_dynamics.advance(
+            moved = plain_dynamics.advance(
                 state.positions, state.velocities, lambda x: self.evaluate(x, state.box), self.bath, self.time_step,
                 noise, chi2, stride, rows,
             )  # fmt: skip
-        positions, velocities, step, atom = self.kernel.module.advance(
-            state.positions.numpy(), state.velocities.numpy(), state.box.numpy(),
-            self.system.cutoff, self._skins(state), self.kernel.values,
-            self.time_step, self.bath.kind, self.bath.decay(self.time_step), self.bath.kT, float(self.bath.freedom),
-            noise, chi2, stride, rows, self.threads,
-        )  # fmt: skip
-        return torch.from_numpy(positions), torch.from_numpy(velocities), step, atom
+            return *moved, None
+        module, among = self.kernel.module, (self.system.cutoff, self._skins(state), self.kernel.values)
+        box = state.box.numpy()
+        if atoms is None:
+            atoms = module.start(state.positions.numpy(), state.velocities.numpy(), box, *among, self.threads)
+        bath = (self.bath.kind, self.bath.decay(self.time_step), self.bath.kT, float(self.bath.freedom))
+        atoms, step, atom = module.advance(atoms, box, *among, self.time_step, *bath, noise, chi2, stride, rows, self.threads)
+        positions, velocities = (torch.from_numpy(module.by_name(values, atoms.names)) for values in (atoms.x, atoms.v))
+        return positions, velocities, step, atom, atoms
 
     def _skins(self, state: ParticleState) -> tuple[float, float]:
         """How much further than the cutoff the two lists reach."""
@@ -266,18 +274,20 @@ class LiquidEngine:
         return Trace(energy - self.shift * pairs, virial, pairs, kinetic, heat, rows[:, 5:].copy())
 
 
-def kernels(system: PairFluid) -> tuple[PairKernel, PlainPairs | PlainTable]:
-    """The compiled kernel of a fluid's potential, and its plain twin."""
+def kernels(system: PairFluid, precision: Precision = "double") -> tuple[PairKernel, PlainPairs | PlainTable]:
+    """The compiled kernel of a fluid's potential, and its plain twin. Raises `InputError` for a table in mixed precision."""
     if not isinstance(system, SimpleFluid):
         unit = {"epsilon": 1.0, "sigma": 1.0}
-        return LENNARD_JONES.bind(unit), PlainPairs(LENNARD_JONES, unit)
+        return LENNARD_JONES.bind(unit, precision), PlainPairs(LENNARD_JONES, unit)
     match system.potential:
         case TablePotential() as table:
+            if precision != "double":
+                raise InputError(Problem("precision", "`double` for a table", precision, "Give the potential as a formula."))
             pieces = table.pieces(system.cutoff)
             return table_kernel(pieces), PlainTable(pieces)
         case Formula(name=name, text=text, values=values):
             potential = PairPotential(name, text, tuple(values))
-            return potential.bind(values), PlainPairs(potential, values)
+            return potential.bind(values, precision), PlainPairs(potential, values)
 
 
 def closest_pair(positions: np.ndarray, box: np.ndarray) -> tuple[int, int, float]:

@@ -16,11 +16,13 @@ from manybody.core.task import Task
 from manybody.core.units import PRESSURE, Time
 from manybody.engines.particles.fluids import PairFluid, SimpleFluid
 from manybody.engines.particles.known_answers import energy_tail, pair_energy, pressure_tail
+from manybody.engines.particles.pair_choices import TablePotential
 
 HeatBath = Literal["bussi", "langevin", "nose-hoover", "none"]
 Barostat = Literal["monte-carlo", "martyna-tobias-klein"]
 BoxCoupling = Literal["isotropic", "anisotropic"]
 Start = Literal["liquid", "crystal"]
+Precision = Literal["double", "mixed"]
 Pressure = Annotated[float, PRESSURE]
 
 ROOM = 0.95  # of half the box, the longest cutoff at constant pressure: the box must be able to shrink
@@ -88,6 +90,7 @@ class ParticleLeg(Sampled):
     barostat_time: float = 1.0
     exchange_every: float = 0.04
     start: Start = "liquid"
+    precision: Precision = "double"
 
     @property
     def exchange_stride(self) -> int:
@@ -102,6 +105,7 @@ class ParticleLeg(Sampled):
 def without_unused(document: dict[str, Any]) -> dict[str, Any]:
     """A document without settings that are not made use of: studies from before there were such stay the same."""
     unused = set() if document["start"] == "crystal" else {"start"}
+    unused |= {"precision"} if document["precision"] == "double" else set()
     if document["pressure"] is None:
         unused |= {"pressure", "barostat", "coupling"}
     if document["pressure"] is None or document["barostat"] != "martyna-tobias-klein":
@@ -157,6 +161,7 @@ class MolecularDynamics(MethodSpec):
     barostat_time: Time = Field(1.0, gt=0, description="relaxation time of the piston")
     exchange_every: Time = Field(0.04, gt=0, description="simulated time between actions of the barostat, or of chains")
     start: Start = Field("liquid", description="`liquid`: the lattice is melted first; `crystal`: it is kept")
+    precision: Precision = Field("double", description="`mixed` computes pair forces in single precision, all else in double")
     time_step: Time = Field(0.004, gt=0, le=0.02, description="time step; above 0.02 the repulsion is not resolved")
     equilibration: Time = Field(40.0, gt=0, description="simulated time from the lattice to the liquid, not measured")
     duration: Time = Field(800.0, gt=0, description="simulated time that is measured, each repeat")
@@ -170,6 +175,13 @@ class MolecularDynamics(MethodSpec):
         if self.pressure is not None or self.thermostat == "nose-hoover":
             refuse_unless_multiple(self, "exchange_every", "time_step")
             refuse_unless_multiple(self, "sample_every", "exchange_every")
+        return self
+
+    @model_validator(mode="after")
+    def _mixed_precision_is_possible(self) -> MolecularDynamics:
+        if self.precision == "mixed" and (self.pressure is not None or self.thermostat == "nose-hoover"):
+            remedy = "Take `double`, or leave `pressure` out and take `bussi` or `langevin`."
+            refuse("precision", "`double` at constant pressure and with nose-hoover", "mixed", remedy)
         return self
 
     @model_validator(mode="after")
@@ -201,6 +213,8 @@ class MolecularDynamics(MethodSpec):
         assert isinstance(system, PairFluid)
         if self.pressure is not None and not isinstance(system, LennardJonesLiquid):
             refuse("pressure", f"none for {system.name}", f"{self.pressure:g}", "Leave it out, and sweep the density.")
+        if self.precision == "mixed" and isinstance(system, SimpleFluid) and isinstance(system.potential, TablePotential):
+            refuse("precision", "`double` for a table", "mixed", "Give the potential as a formula, or leave `precision` out.")
         most = ROOM * system.box / 2
         if self.pressure is not None and system.cutoff > most:
             atoms = math.ceil((2 * system.cutoff / ROOM) ** 3 * system.density)
@@ -236,14 +250,16 @@ class MolecularDynamics(MethodSpec):
         )
         if self.thermostat == "langevin":
             return (energy,)
-        # Round-off of adding the force: N steps of eps relative to a thermal momentum, in random directions.
-        steps = self.leg(time=self.segment).steps
-        bound = 10 * math.sqrt(steps) * 2.3e-16 * math.sqrt(system.atoms)
+        # Round-off of adding the force: N steps of eps relative to a thermal momentum, in random directions. In single precision
+        # it is the forces' own: each changes a thermal momentum by a tenth in a step, and is off by some ten units of round-off.
+        steps, single = self.leg(time=self.segment).steps, self.precision == "mixed"
+        bound = 10 * math.sqrt(steps) * (1.2e-7 if single else 2.3e-16) * math.sqrt(system.atoms)
+        what = "forces in single" if single else "additions in double"
         momentum = Conserved(
             series="momentum",
             claim="the total momentum stays what it was, in thermal momenta of one particle",
             tolerance=bound,
-            tolerance_from=f"ten times the round-off of {steps} random steps of {system.atoms} additions in double precision",
+            tolerance_from=f"ten times the round-off of {steps} random steps of {system.atoms} {what} precision",
             drift=False,
         )
         return (energy, momentum)

@@ -76,7 +76,9 @@ def _parse(task: Task) -> tuple[PairFluid, ParticleLeg]:
 
 def _liquid(system: PairFluid, leg: ParticleLeg, context: Context, temperature: float | None = None) -> LiquidEngine:
     assert leg.thermostat != "nose-hoover"
-    return LiquidEngine(system, leg.time_step, leg.thermostat, leg.thermostat_time, temperature, context.device, context.threads)
+    return LiquidEngine(
+        system, leg.time_step, leg.thermostat, leg.thermostat_time, temperature, context.device, context.threads, leg.precision
+    )
 
 
 def _continued(
