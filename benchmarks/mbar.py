@@ -21,7 +21,7 @@ from benchmarks.measure import Result, compare
 from manybody.numerics.mbar import mixture
 
 NAME = "mbar"
-ROUNDS, AGREE, TARGETS = 3, 1e-7, {"umbrella": 10.0, "coupling": 3.0}
+ROUNDS, AGREE, TARGETS = 3, 1e-7, {"umbrella": 8.0, "coupling": 3.0}
 ADAPTIVE = ({"method": "adaptive", "tol": 1e-10, "options": {"maxiter": 1000}},)
 
 
