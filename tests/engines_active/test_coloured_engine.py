@@ -15,6 +15,7 @@ from manybody.engines.active.coloured.engine import ColouredEngine
 from manybody.engines.active.coloured.known_answers import (
     effective_temperature,
     free_walk,
+    increments,
     mean_square_displacement,
     scheme_walk,
     trapped_walk,
@@ -24,7 +25,7 @@ from manybody.engines.active.coloured.spec import (
     ColouredNoiseDynamics,
     longest_time_step,
 )
-from manybody.numerics.coloured import hessian_product, increments
+from manybody.numerics.coloured import hessian_product
 from manybody.testing.engine import check_engine
 
 KEY = Key.from_seed(13)
@@ -86,7 +87,7 @@ def test_walks_are_stationary_and_limits_of_the_scheme(trap: float) -> None:
 
 def test_moments_are_the_scheme_s_at_a_long_time_step() -> None:
     """So long that the scheme's moments, the exact ones and those of another noise differ by far more than the sampling error."""
-    system, dt, count = ActiveOrnsteinUhlenbeckParticles(particles=100_000, trap=1.5, persistence_time=0.7), 0.5, 200_000
+    system, dt, count = ActiveOrnsteinUhlenbeckParticles(particles=50_000, trap=1.5, persistence_time=0.7), 0.5, 100_000
     engine = ColouredEngine(system, dt)
     state = engine.step(engine.init(KEY), 24)  # forgotten to exp(-2 dt 24 / 0.7) = 1e-15
     ours, exact = scheme_walk(1.0, 0.7, 1.5, dt, 1).covariance, trapped_walk(1.0, 0.7, 1.5, dt).covariance
@@ -98,7 +99,7 @@ def test_moments_are_the_scheme_s_at_a_long_time_step() -> None:
 
 
 def test_free_particles_move_exactly_at_any_time_step() -> None:
-    system = ActiveOrnsteinUhlenbeckParticles(particles=100_000, persistence_time=0.7)
+    system = ActiveOrnsteinUhlenbeckParticles(particles=40_000, persistence_time=0.7)
     for dt, steps in ((2.1, 1), (0.7, 3)):
         engine = ColouredEngine(system, dt)
         start = engine.init(KEY)
@@ -146,7 +147,7 @@ def test_second_derivatives_are_those_of_the_forces(kind: str) -> None:
 def test_entropy_production_in_two_forms() -> None:
     """In a quartic trap the path form and tau^2 / (2 T) <(v.grad)^3 Phi> = 3 q tau^2 / T <v^2 x.v> agree, and are positive."""
     tau = 0.5
-    system = ActiveOrnsteinUhlenbeckParticles(particles=10_000, trap=1.0, anharmonicity=1.0, persistence_time=tau)
+    system = ActiveOrnsteinUhlenbeckParticles(particles=6000, trap=1.0, anharmonicity=1.0, persistence_time=tau)
     engine = ColouredEngine(system, 0.02)
     state = engine.step(engine.init(KEY), 200)
     paths, potentials = [], []
@@ -160,8 +161,8 @@ def test_entropy_production_in_two_forms() -> None:
     # The scheme adds terms of order (k dt)^2 tr H, with k = 2 where particles are: an allowance of 0.01.
     error = difference.std(ddof=1) / math.sqrt(len(paths))
     assert abs(difference.mean()) < 4 * error + 0.01
-    assert np.mean(potentials) > 10 * np.std(potentials, ddof=1) / math.sqrt(len(paths))
-    assert np.mean(paths) > 5 * error
+    assert np.mean(potentials) > 8 * np.std(potentials, ddof=1) / math.sqrt(len(paths))
+    assert np.mean(paths) > 4 * error
 
 
 def test_errors_of_means_are_as_foretold() -> None:

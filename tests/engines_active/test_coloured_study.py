@@ -29,7 +29,7 @@ Evidence = Callable[..., Measured]
 def free() -> Study:
     points = "sweep=[{method.sample_every: 0.5}, {method.sample_every: 2}]"
     times = ["method.duration=24", "method.segment=12", "method.frame_every=12", "repeats=2"]
-    return load_study(GALLERY / "active-ornstein-uhlenbeck", ["system.particles=1000", *times, points])
+    return load_study(GALLERY / "active-ornstein-uhlenbeck", ["system.particles=400", *times, points])
 
 
 @pytest.fixture(scope="module")

@@ -25,20 +25,6 @@ from manybody.numerics.brownian import CUTOFF2, LONGEST_STEP, add_forces, near, 
 from manybody.numerics.jit import exact_kernel
 
 
-def increments(temperature: float, persistence: float, time: float) -> np.ndarray:
-    """Covariance [2, 2] of (xi_x, xi_p) over a time.
-
-    <xi_x^2> is a difference of nearly equal numbers where time << persistence; there its series 2 T tau (y^3/3 - y^4/4 +
-    7 y^5/60) is used, y = time / persistence, whose next term is y^6/24.
-    """
-    y = time / persistence
-    left = -math.expm1(-y)  # 1 - e
-    series = 2 * (y**3 / 3 - y**4 / 4 + 7 * y**5 / 60)
-    xx = temperature * persistence * (series if y < 1e-3 else 2 * y - 2 * left - left * left)
-    xp, pp = temperature * left * left, temperature / persistence * left * (2 - left)
-    return np.array([[xx, xp], [xp, pp]])
-
-
 @exact_kernel
 def add_trap(x: np.ndarray, trap: float, anharmonicity: float, f: np.ndarray) -> None:
     """Add -(k + q r^2) x to the forces f [particles, 2]."""

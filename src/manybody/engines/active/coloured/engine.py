@@ -10,14 +10,14 @@ import numpy as np
 
 from manybody.core.errors import TaskError
 from manybody.core.random import Key
-from manybody.engines.active.coloured.known_answers import trapped_walk
+from manybody.engines.active.coloured.known_answers import increments, trapped_walk
 from manybody.engines.active.coloured.spec import ActiveOrnsteinUhlenbeckParticles
 from manybody.engines.active.coloured.state import ColouredState
 from manybody.engines.active.engine import CALL_NUMBERS, SKIN
 from manybody.engines.active.known_answers import WELL
 from manybody.engines.active.sites import Start, start_sites
 from manybody.numerics.brownian import NOISE_CHUNK, evaluate, gaussian_noise
-from manybody.numerics.coloured import add_trap, advance_coloured, hessian_product, increments
+from manybody.numerics.coloured import add_trap, advance_coloured, hessian_product
 
 NUMBERS = 4  # random numbers a particle and step
 

@@ -28,8 +28,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from manybody.numerics.coloured import increments
-
 
 def mean_square_displacement(temperature: float, persistence: float, time: float) -> float:
     """4 T (t - tau (1 - exp(-t / tau))), of free particles."""
@@ -95,6 +93,20 @@ def trapped_walk(temperature: float, persistence: float, trap: float, time: floa
     soft = effective_temperature(temperature, persistence, trap)
     covariance = np.array([[soft / trap, soft], [soft, temperature / persistence]])
     return Walk(np.array([[slow, mixed], [0.0, fast]]), covariance)
+
+
+def increments(temperature: float, persistence: float, time: float) -> np.ndarray:
+    """Covariance [2, 2] of (xi_x, xi_p), what a time adds to x and p at random (`numerics.coloured`).
+
+    <xi_x^2> is a difference of nearly equal numbers where time << persistence; there its series 2 T tau (y^3/3 - y^4/4 +
+    7 y^5/60) is used, y = time / persistence, whose next term is y^6/24.
+    """
+    y = time / persistence
+    left = -math.expm1(-y)  # 1 - e
+    series = 2 * (y**3 / 3 - y**4 / 4 + 7 * y**5 / 60)
+    xx = temperature * persistence * (series if y < 1e-3 else 2 * y - 2 * left - left * left)
+    xp, pp = temperature * left * left, temperature / persistence * left * (2 - left)
+    return np.array([[xx, xp], [xp, pp]])
 
 
 def scheme_walk(temperature: float, persistence: float, trap: float, time_step: float, steps: int) -> Walk:

@@ -173,7 +173,7 @@ class ColouredNoiseDynamics(MethodSpec):
         inputs: dict[str, str] | None = None,
     ) -> Task:  # fmt: skip
         steps = stretch.stride * stretch.samples
-        per_particle = 2.5e-7 if system.repulsion else 7e-8  # core-seconds a particle and step, measured on a 2020s core
+        per_particle = 2.5e-7 if system.repulsion else 1e-7  # core-seconds a particle and step, measured on a 2020s core
         return self.task(stage, system, stretch, seed, repeat, steps * system.particles * per_particle, inputs)
 
 
