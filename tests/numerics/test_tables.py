@@ -100,10 +100,11 @@ def test_dynamics_conserves_the_energy_of_the_table_to_the_second_order_of_the_s
     for dt, steps in ((0.004, 500), (0.002, 1000)):
         rows = np.empty((steps // 5, 8))
         nothing = np.empty((0, 1, 1)), np.empty(0)
-        y, _, failed, _ = kernel.module.advance(
-            x, v, box, end, (0.4, 0.25), kernel.values, dt, NO_BATH, 1.0, 1.0, 765.0, *nothing, 5, rows, 1
-        )
+        among = end, (0.4, 0.25), kernel.values
+        atoms = kernel.module.start(x, v, box, *among, 1)
+        atoms, failed, _ = kernel.module.advance(atoms, box, *among, dt, NO_BATH, 1.0, 1.0, 765.0, *nothing, 5, rows, 1)
         assert failed < 0
+        y = kernel.module.by_name(atoms.x, atoms.names)
         whole = rows[:, 0] + rows[:, 3]
         spread.append(whole[20:].std() / 765)
         _, plain_energy, virial, pairs = PlainTable(pieces).evaluate(torch.from_numpy(y), torch.from_numpy(box), end)
