@@ -149,9 +149,11 @@ def find_within_range(p: int, many: int, near: Array, squares: Array, hits: Indi
 
 
 @exact_kernel
-def add_forces(x: Array, species: Indices, box: Array, a: Array, beads: int, spring: float, f: Array, row: Array) -> None:
-    """Forces of all pairs and springs, into f [particles, 3]; the part of what is recorded that depends on x, into `row`."""
-    first, second, apart, distance = close_pairs(x, box)
+def add_forces(
+    x: Array, species: Indices, first: Indices, second: Indices, apart: Array, distance: Array, a: Array, beads: int,
+    spring: float, f: Array, row: Array,
+) -> None:  # fmt: skip
+    """Forces of the `close_pairs` and of springs, into f [particles, 3]; the part of a record that depends on x, into `row`."""
     f[:] = 0.0
     row[:] = 0.0
     for k in range(len(first)):
@@ -179,12 +181,14 @@ def add_forces(x: Array, species: Indices, box: Array, a: Array, beads: int, spr
 
 
 @exact_kernel
-def exchange(x: Array, v: Array, box: Array, gamma: float, kT: float, dt: float, key: np.uint64, step: int) -> float:
-    """O(dt): each pair's relative velocity along e relaxes and is kicked; the heat taken up."""
-    first, second, apart, distance = close_pairs(x, box)
-    words, heat = np.empty(x.shape[0], np.uint64), 0.0
+def exchange(
+    v: Array, first: Indices, second: Indices, apart: Array, distance: Array, gamma: float, kT: float, dt: float,
+    key: np.uint64, step: int,
+) -> float:  # fmt: skip
+    """O(dt): the relative velocity of each of the `close_pairs` along e relaxes and is kicked; the heat taken up."""
+    words, heat = np.empty(v.shape[0], np.uint64), 0.0
     word = mixed(key + GOLDEN * np.uint64(step + 1))
-    for i in range(x.shape[0]):
+    for i in range(v.shape[0]):
         words[i] = mixed(word + GOLDEN * np.uint64(i + 1))
     for k in range(len(first)):
         i, j, r = first[k], second[k], distance[k]
@@ -233,7 +237,8 @@ def advance(
         if not np.isfinite(x[i, 0] + x[i, 1] + x[i, 2]):
             return positions, velocities, first, i
     while True:
-        add_forces(x, species, box, a, beads, spring, f, row)
+        one, other, apart, distance = close_pairs(x, box)
+        add_forces(x, species, one, other, apart, distance, a, beads, spring, f, row)
         if step > first:
             v += 0.5 * dt * f
             if (step - first) % stride == 0:
@@ -252,7 +257,8 @@ def advance(
                 if not length2 < LONGEST_STEP * LONGEST_STEP:
                     return positions, velocities, step, i
             if half == 0:
-                heat += exchange(x, v, box, gamma, kT, dt, key, step)
+                one, other, apart, distance = close_pairs(x, box)
+                heat += exchange(v, one, other, apart, distance, gamma, kT, dt, key, step)
         step += 1
 
 
@@ -303,7 +309,7 @@ class DissipativeFluid:
         """What is recorded of a state [COLUMNS], with no heat; arguments as for `advance`."""
         kinds = np.zeros(len(positions), np.int64) if species is None else species
         f, row, box = np.empty_like(positions), np.empty(len(COLUMNS)), np.array(self.box)
-        add_forces(positions, kinds, box, self.table, self.beads, self.spring, f, row)
+        add_forces(positions, kinds, *close_pairs(positions, box), self.table, self.beads, self.spring, f, row)
         account(velocities, row)
         return row
 
