@@ -71,7 +71,8 @@ class Canonical(CheckSpec):
 class EquationOfState(CheckSpec):
     """The slope alpha of p = rho kT + alpha a rho^2 between successive densities, and the compressibility that follows.
 
-    Points that differ in density alone are compared. Groot and Warren fitted alpha = 0.101(1) to the fluid above rho = 2.
+    Points are compared that differ in density alone, or in size and duration besides. Groot and Warren fitted alpha = 0.101(1)
+    above density 2.
     """
 
     summary: ClassVar[str] = "the pressure of soft particles grows with density as Groot and Warren found"
@@ -101,8 +102,8 @@ class EquationOfState(CheckSpec):
         for point in plan.points:
             system, method = typed(point)
             if system.density >= self.least_density and system.repulsion > 0 and len(system.fractions) == system.beads == 1:
-                alike = system.model_copy(update={"density": 1.0, "particles": 1}).digest + method.digest
-                groups.setdefault(alike, []).append(point)
+                alike = system.model_copy(update={"density": 1.0, "particles": 1}).digest
+                groups.setdefault(f"{alike} {method.time_step}", []).append(point)
         ordered = [sorted(group, key=lambda point: typed(point)[0].density) for group in groups.values()]
         return [pair for group in ordered for pair in pairwise(group)]
 
