@@ -7,10 +7,11 @@ from torch import nn
 from manybody.core.errors import InputError
 from manybody.numerics import operators
 from manybody.numerics.operators import pair_energy, pair_forces, plain_pair_energy, pme_energy
-from manybody.numerics.pair_sums import CompiledSums, Formula, PlainSums
+from manybody.numerics.pair_sums import CompiledSums, Formula, PlainSums, pair_values
 from manybody.numerics.pairs import LENNARD_JONES, PairPotential
 from manybody.numerics.pme import PMEParameters
 from manybody.numerics.pme import pme_energy as plain_pme_energy
+from manybody.numerics.programs import fused
 
 CUTOFF = 2.9  # of a cell of about 3: atoms meet several images of each other, and their own
 FORMULA = Formula(LENNARD_JONES.expression, LENNARD_JONES.parameters)
@@ -173,3 +174,13 @@ def test_what_does_not_fit_is_refused():
     positions[4, 1] = torch.nan
     with pytest.raises(InputError, match="1 positions that are not"):
         pair_energy(LENNARD_JONES, positions, cell, given, CUTOFF)
+
+
+def test_what_is_put_together_on_cuda_is_one_program_for_any_number_of_pairs_and_gives_the_same():
+    """As on an accelerator, but for the last stage, which makes machine code of it."""
+    plain = pair_values(FORMULA, 1)
+    together = fused(plain, backend="aot_eager")
+    generator = torch.Generator().manual_seed(6)
+    for count in (40, 67):
+        squares, *p = 1 + torch.rand(3, count, generator=generator, dtype=torch.float64)
+        assert torch.allclose(together(squares, *p), plain(squares, *p), rtol=1e-13)
