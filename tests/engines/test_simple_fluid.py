@@ -12,6 +12,7 @@ from manybody.core.errors import InputError
 from manybody.core.random import Key
 from manybody.engines.particles import known_answers
 from manybody.engines.particles.engine import ExplodedError, LiquidEngine, closest_pair
+from manybody.engines.particles.ensemble import LiquidEnsemble
 from manybody.engines.particles.fluids import Potential, SimpleFluid
 from manybody.engines.particles.spec import LennardJonesLiquid, MolecularDynamics, fluid_of
 from manybody.numerics.plain_pairs import PlainPairs, sums
@@ -87,6 +88,13 @@ def test_a_run_that_leaves_the_table_ends_with_both_atoms_the_distance_and_the_s
         engine.step(overlapping, 1)
 
 
+def test_systems_with_a_table_are_advanced_each_for_itself(tmp_path):
+    engine = LiquidEngine(fluid(table_of(tmp_path, high=1.6), treatment="plain", atoms=40, cutoff=1.6))
+    starts = [engine.init(KEY), engine.init(Key.from_seed(4))]
+    for found, start in zip(LiquidEnsemble(engine).step(starts, 5), starts, strict=True):
+        assert torch.equal(found.positions, engine.step(start, 5).positions)
+
+
 def test_the_closest_pair_is_found_across_the_boundary():
     assert closest_pair(np.array([[0.1, 1, 1], [2, 2, 2], [3.9, 1, 1]]), np.full(3, 4.0)) == (0, 2, pytest.approx(0.2))
 
@@ -146,13 +154,6 @@ def test_virial_coefficients_of_inverse_powers_hard_spheres_and_lennard_jones():
     ours, _ = known_answers.virial_coefficients(known_answers.pair_energy, 1.5, 10.0, 500)
     beyond = 2 * math.pi / 1.5 * 4 * (10.0**-9 / 9 - 10.0**-3 / 3)  # f = -u/kT there
     assert ours + beyond == pytest.approx(known_answers.second_virial(1.5), rel=1e-5)
-
-
-def test_inverse_powers_are_recognised():
-    assert known_answers.power_of(fluid(SOFT).potential.energy) == pytest.approx(12)
-    assert known_answers.power_of(lambda r: 3 / r) == pytest.approx(1)
-    assert known_answers.power_of(fluid(LENNARD_JONES).potential.energy) is None
-    assert known_answers.power_of(lambda r: math.exp(-r) / r) is None
 
 
 def test_an_inverse_power_scales_configuration_by_configuration():

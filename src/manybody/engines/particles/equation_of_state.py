@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from manybody.core.certificate import CheckKind, Finding, judge
 from manybody.core.errors import InputError, Problem
@@ -14,7 +15,6 @@ from manybody.core.protocols import CheckSpec, Evidence, MeasureSpec, Samples
 from manybody.core.study import Plan, Point
 from manybody.core.task import Output, Task
 from manybody.engines.particles.fluids import PairFluid, SimpleFluid
-from manybody.engines.particles.known_answers import power_of
 from manybody.engines.particles.observables import Pressure
 from manybody.engines.particles.spec import MolecularDynamics
 
@@ -56,25 +56,25 @@ class VirialTheorem(CheckSpec):
     methods: ClassVar[tuple[str, ...]] = ("molecular-dynamics",)
 
     name: Literal["virial-theorem"] = "virial-theorem"
+    exponent: float = Field(gt=0, description="n of the inverse power r^-n")
 
     def tasks(self, plan: Plan) -> tuple[Task, ...]:
-        """None; raises `InputError` where the potential is no inverse power."""
+        """None; raises `InputError` for a system that is no simple fluid."""
         for point in plan.points:
-            if not isinstance(point.system, SimpleFluid) or power_of(point.system.potential.energy) is None:
-                remedy = "Leave the check out, or take such a potential."
-                raise InputError(Problem("check `virial-theorem`", "a simple-fluid of u = c r^-n", point.label, remedy))
+            if not isinstance(point.system, SimpleFluid):
+                remedy = "Leave the check out, or ask for a simple-fluid of u = c r^-n."
+                raise InputError(Problem("check `virial-theorem`", "a simple-fluid", point.system.name, remedy))
         return ()
 
     def judge(self, evidence: Evidence, tasks: tuple[Task, ...]) -> list[Finding]:
         """One finding a point, with the worst sample of its realisations."""
-        return [_virial_finding(evidence, point) for point in evidence.plan.points]
+        return [_virial_finding(evidence, point, self.exponent) for point in evidence.plan.points]
 
 
-def _virial_finding(evidence: Evidence, point: Point) -> Finding:
+def _virial_finding(evidence: Evidence, point: Point, exponent: float) -> Finding:
     system = point.system
     assert isinstance(system, SimpleFluid)
-    exponent, edge = power_of(system.potential.energy), system.potential.energy(system.cutoff)
-    assert exponent is not None
+    edge = system.potential.energy(system.cutoff)
     runs = [run for run in evidence.plan.realisations if run.point.index == point.index]
     found = [evidence.output(task).arrays for run in runs for task in run.measured]
     ratios = np.concatenate([each["virial"] / (each["potential_energy"] + edge * np.asarray(each["pairs"])) for each in found])

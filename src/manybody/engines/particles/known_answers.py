@@ -85,15 +85,3 @@ def virial_coefficients(
 def inverse_power_second_virial(exponent: float, temperature: float) -> float:
     """B2 of u = r^-n: (2 pi/3) Gamma(1 - 3/n) T^(-3/n), for n > 3."""
     return 2 * math.pi / 3 * math.gamma(1 - 3 / exponent) * math.pow(temperature, -3 / exponent)
-
-
-def power_of(energy: Callable[[float], float]) -> float | None:
-    """n where u(r) is c r^-n and nothing else: the slope of log u is the same everywhere; else None."""
-    values = [energy(r) for r in (0.6, 0.8, 1.0, 1.5, 2.0, 3.0)]
-    if not all(math.isfinite(value) and value > 0 for value in values):
-        return None
-    slopes = [
-        -math.log(value / values[2]) / math.log(r)
-        for r, value in zip((0.6, 0.8, 1.5, 2.0, 3.0), values[:2] + values[3:], strict=True)
-    ]
-    return slopes[0] if max(slopes) - min(slopes) < 1e-9 * abs(slopes[0]) else None
