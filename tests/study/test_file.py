@@ -301,6 +301,7 @@ def test_the_file_to_start_from_loads_as_it_is() -> None:
     assert study.system.name == "lennard-jones-liquid"
     assert {measure.name for measure in study.measures} >= {"potential-energy", "pressure", "radial-distribution"}
     assert study.method.name == "molecular-dynamics"
+    assert "density" not in {measure.name for measure in study.measures}  # which is given at constant volume
 
 
 def test_a_file_for_an_unknown_system_is_refused() -> None:

@@ -260,6 +260,10 @@ class MeasureSpec(NamedSpec, ABC):
     methods: ClassVar[tuple[str, ...]]
     systems: ClassVar[tuple[str, ...]] = ()
 
+    def suits(self, system: SystemSpec, method: MethodSpec) -> None:
+        """Refuse (`core.spec.refuse`) settings under which there is nothing of it to measure; all suit by default."""
+        return None
+
     @abstractmethod
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """The samples of one realisation."""

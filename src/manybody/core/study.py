@@ -110,6 +110,8 @@ class Study(Spec):
         for index in range(len(self.sweep)):
             point = self.point(index)  # raises where a value is impossible there
             point.method.suits(point.system)
+            for measure in self.measures:
+                measure.suits(point.system, point.method)
             missing = [name for name in point.method.demands() if name not in {check.name for check in self.checks}]
             if missing:
                 asked = f"`{missing[0]}`, which {point.method.name} at {point.label} asks for"

@@ -8,10 +8,11 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticCustomError
 
 from manybody.core import catalog
 from manybody.core.errors import InputError, Problem
-from manybody.core.protocols import CheckSpec, MeasureSpec, MethodSpec
+from manybody.core.protocols import CheckSpec, MeasureSpec, MethodSpec, SystemSpec
 from manybody.core.spec import NamedSpec
 from manybody.core.study import Study
 from manybody.core.units import Dimension, UnitSystem, show_quantity
@@ -40,19 +41,8 @@ def new_study(system: str) -> str:
     method = min(methods, key=lambda name: _needed(methods[name]), default=None)
     if method is None:
         raise InputError(Problem("methods", f"a method that runs {system}", "none", "Install one; see `manybody methods`."))
-    measures = [name for name, kind in _members("measures") if issubclass(kind, MeasureSpec) and _reads(kind, system, method)]
-    document = {
-        "name": system,
-        "title": f"A study of {system}",
-        "question": "What is asked, in words.",
-        "units": getattr(spec, "scales", None) or "reduced",
-        "system": {"name": system} | _starting_values(spec),
-        "method": {"name": method} | _starting_values(catalog.load_spec("methods", method)),
-        "measures": [{"name": name} | _starting_values(catalog.load_spec("measures", name)) for name in measures],
-        "checks": [{"name": name} | _starting_values(kind) for name, kind in _members("checks") if _tests(kind, method)],
-    }
     try:
-        study = Study.model_validate(document)
+        study = _smallest(spec, catalog.load_spec("methods", method))
     except ValidationError as error:
         problem = Problem(system, "required fields with examples that fit together", f"{error}", "Give the fields `examples`.")
         raise InputError(problem) from error
@@ -60,8 +50,33 @@ def new_study(system: str) -> str:
     return dump_study(study, header) + _SWEEP_HINT.format(path=f"system.{parameters(spec)[0].name}")
 
 
-def _reads(measure: type[MeasureSpec], system: str, method: str) -> bool:
-    return method in measure.methods and (not measure.systems or system in measure.systems) and not _needed(measure)
+def _smallest(system: type[NamedSpec], method: type[NamedSpec]) -> Study:
+    """A study with all that can be measured and checked without being told anything; pydantic says what does not fit."""
+    parts = {"system": system.model_validate(_starting(system)), "method": method.model_validate(_starting(method))}
+    return Study.model_validate(
+        {
+            "name": parts["system"].name,
+            "title": f"A study of {parts['system'].name}",
+            "question": "What is asked, in words.",
+            "units": getattr(system, "scales", None) or "reduced",
+            **{part: spec.document() for part, spec in parts.items()},
+            "measures": [_starting(kind) for _, kind in _members("measures") if _reads(kind, parts["system"], parts["method"])],
+            "checks": [_starting(kind) for _, kind in _members("checks") if _tests(kind, parts["method"].name)],
+        }
+    )
+
+
+def _reads(measure: type[NamedSpec], system: NamedSpec, method: NamedSpec) -> bool:
+    assert issubclass(measure, MeasureSpec)
+    if method.name not in measure.methods or (measure.systems and system.name not in measure.systems) or _needed(measure):
+        return False
+    assert isinstance(system, SystemSpec)
+    assert isinstance(method, MethodSpec)
+    try:
+        measure.model_validate(_starting(measure)).suits(system, method)
+    except PydanticCustomError:
+        return False
+    return True
 
 
 def _tests(check: type[NamedSpec], method: str) -> bool:
@@ -88,9 +103,10 @@ def _members(group: catalog.Group) -> Iterator[tuple[str, type[NamedSpec]]]:
     return ((name, catalog.load_spec(group, name)) for name in catalog.entries(group))
 
 
-def _starting_values(spec: type[NamedSpec]) -> dict[str, Any]:
-    """A value for each field that has examples, the first of them, and for each required one that has none."""
-    chosen = {field.name: field.examples[0] for field in parameters(spec) if field.examples}
+def _starting(spec: type[NamedSpec]) -> dict[str, Any]:
+    """Its name, and a value for each field that has examples, the first of them, and for each required one that has none."""
+    chosen = {"name": spec.model_fields["name"].default}
+    chosen |= {field.name: field.examples[0] for field in parameters(spec) if field.examples}
     return chosen | {field.name: _within_bounds(field) for field in parameters(spec) if field.required and not field.examples}
 
 

@@ -127,7 +127,11 @@ def try_points(study: Study, points: Sequence[SweepPoint]) -> Iterator[tuple[Swe
         try:
             system = _varied(study.system, "system", point)
             method = _varied(study.method, "method", point)
+            where = "method"
             method.suits(system)
+            where = "measures"
+            for measure in study.measures:
+                measure.suits(system, method)
         except ValidationError as error:
             part = "system" if error.title == type(study.system).__name__ else "method"
             for details in error.errors(include_url=False):
@@ -135,7 +139,7 @@ def try_points(study: Study, points: Sequence[SweepPoint]) -> Iterator[tuple[Swe
                 yield point, f"{part}.{name}", details
         except PydanticCustomError as error:  # raised by `suits`, outside any validator
             details = ErrorDetails(type=error.type, loc=(), msg=error.message(), input=None, ctx=error.context or {})
-            yield point, "method", details
+            yield point, where, details
 
 
 SpecT = TypeVar("SpecT", bound=Spec)

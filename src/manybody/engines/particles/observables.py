@@ -19,7 +19,8 @@ import numpy as np
 from pydantic import Field
 
 from manybody.core.errors import InputError, Problem
-from manybody.core.protocols import MeasureSpec, Samples
+from manybody.core.protocols import MeasureSpec, MethodSpec, Samples, SystemSpec
+from manybody.core.spec import refuse
 from manybody.core.study import Point
 from manybody.core.task import Output
 from manybody.engines.particles.fluids import PairFluid
@@ -62,7 +63,7 @@ class Pressure(MeasureSpec):
 
 
 class Density(MeasureSpec):
-    """Particles per volume; at constant volume it is what the system says."""
+    """Particles per volume."""
 
     summary: ClassVar[str] = "particles per volume of a box at constant pressure"
     symbol: ClassVar[str] = "rho"
@@ -70,6 +71,10 @@ class Density(MeasureSpec):
     methods: ClassVar[tuple[str, ...]] = ("molecular-dynamics",)
 
     name: Literal["density"] = "density"
+
+    def suits(self, system: SystemSpec, method: MethodSpec) -> None:
+        """At constant volume the density is what the system says."""
+        _refuse_constant_volume(self, method)
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a sample."""
@@ -108,13 +113,16 @@ class IsothermalCompressibility(MeasureSpec):
 
     name: Literal["isothermal-compressibility"] = "isothermal-compressibility"
 
+    def suits(self, system: SystemSpec, method: MethodSpec) -> None:
+        """It takes constant pressure and temperature."""
+        _refuse_constant_volume(self, method)
+        assert isinstance(method, MolecularDynamics)
+        if method.thermostat == "none":
+            refuse("measures", f"a thermostat for `{self.name}`", "none", "Give the method one, or leave the measure out.")
+
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a sample."""
         system, method = _particles(point)
-        if method.pressure is None or method.thermostat == "none":
-            came = "constant volume" if method.pressure is None else "constant enthalpy"
-            remedy = "Give the method a `pressure` and a thermostat, or leave this measure out."
-            raise InputError(Problem("measure `isothermal-compressibility`", "constant pressure and temperature", came, remedy))
         volumes = _joined(outputs, "volume")
         weights = _weights(system, method, _joined(outputs, "pairs"), volumes)
         mean = float(np.average(volumes, weights=weights))
@@ -132,6 +140,12 @@ class RadialDistribution(MeasureSpec):
     name: Literal["radial-distribution"] = "radial-distribution"
     bins: int = Field(100, ge=4, le=10_000, description="intervals of r up to half the box, at most 5 sigma")
 
+    def suits(self, system: SystemSpec, method: MethodSpec) -> None:
+        """It takes a cubic box."""
+        if isinstance(method, MolecularDynamics) and method.pressure is not None and method.coupling == "anisotropic":
+            remedy = "Take `coupling: isotropic`, or leave the measure out."
+            refuse("measures", f"a cubic box for `{self.name}`", "edges that move for themselves", remedy)
+
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One curve a stored configuration; `axis` holds the centres of the bins."""
         system, method = _particles(point)
@@ -140,7 +154,7 @@ class RadialDistribution(MeasureSpec):
         if method.pressure is None:
             values, volumes = radial_distribution(frames, system.box, edges), None
         else:
-            boxes = _cubes(method, outputs, edges)
+            boxes = _cubes(outputs, edges)
             curves = [radial_distribution(frames[n : n + 1], box, edges) for n, box in enumerate(boxes)]
             values, volumes = np.concatenate(curves), np.array(boxes) ** 3
         pairs = np.concatenate([np.asarray(output.arrays["pairs"])[_at_frames(output)] for output in outputs])
@@ -158,6 +172,13 @@ def radial_distribution(frames: np.ndarray, box: float, edges: np.ndarray) -> np
     counts = pair_distances(np.ascontiguousarray(frames, dtype=np.float64), box, float(edges[-1]), len(edges) - 1)
     shells = 4 / 3 * np.pi * np.diff(edges**3)
     return np.asarray(counts / (atoms * (atoms - 1) / box**3 * shells))
+
+
+def _refuse_constant_volume(measure: MeasureSpec, method: MethodSpec) -> None:
+    assert isinstance(method, MolecularDynamics)
+    if method.pressure is None:
+        remedy = "Give the method a `pressure`, or leave the measure out."
+        refuse("measures", f"constant pressure for `{measure.name}`", "constant volume", remedy)
 
 
 def _particles(point: Point) -> tuple[PairFluid, MolecularDynamics]:
@@ -212,12 +233,9 @@ def _pressures(point: Point, outputs: Sequence[Output]) -> np.ndarray:
     return density * _temperature(point, outputs) + virial * density / (3 * system.atoms) + density**2 * system.pressure_tail(1.0)
 
 
-def _cubes(method: MolecularDynamics, outputs: Sequence[Output], edges: np.ndarray) -> list[float]:
+def _cubes(outputs: Sequence[Output], edges: np.ndarray) -> list[float]:
     """The box of each stored configuration, a cube of at least twice the largest of `edges`."""
     boxes = np.concatenate([np.asarray(output.arrays["frame_edges"]) for output in outputs])
-    if method.coupling == "anisotropic":
-        remedy = "Take `coupling: isotropic`, or leave this measure out."
-        raise InputError(Problem("measure `radial-distribution`", "a cubic box", "edges that move for themselves", remedy))
     if boxes.min() < 2 * edges[-1]:
         came = f"a box of {boxes.min():.4g}, less than twice the {edges[-1]:.4g} that pairs are counted to"
         raise InputError(
