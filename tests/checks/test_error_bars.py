@@ -1,5 +1,7 @@
 """The check of error bars."""
 
+from dataclasses import replace
+
 from manybody.checks.error_bars import ErrorBars
 from manybody.core.certificate import Verdict
 from manybody.testing.check import verify_check
@@ -26,3 +28,17 @@ def test_chi_squared_of_honest_runs_is_near_its_degrees_of_freedom(evidence) -> 
     for finding in found:
         assert finding.evidence["degrees_of_freedom"] == 2
         assert abs(finding.value) < 3.0
+
+
+def test_a_run_whose_samples_are_all_equal_tells_nothing(evidence) -> None:
+    measured = evidence("error-bars")
+    honest = measured.estimate
+
+    def without_scatter(point, measure):
+        found = honest(point, measure)
+        return replace(found, run_errors=(0.0, *found.run_errors[1:])) if point.index == 0 else found
+
+    measured.estimate = without_scatter
+    found = ErrorBars().judge(measured, ())
+    assert [finding.evidence["degrees_of_freedom"] for finding in found] == [1, 1]
+    assert all(finding.verdict is Verdict.HOLDS for finding in found)

@@ -35,7 +35,7 @@ class ErrorBars(CheckSpec):
                 continue
             squares, freedom = _scatter(estimates)
             value = _normal_equivalent(squares, freedom) if freedom else None
-            repeats = "" if freedom else "; it takes at least 2 repeats"
+            repeats = "" if freedom else "; it takes at least 2 repeats, and samples that differ"
             findings.append(
                 Finding(
                     name=f"error bars of {measure.name}",
@@ -52,10 +52,15 @@ class ErrorBars(CheckSpec):
 
 
 def _scatter(estimates: list[Estimate]) -> tuple[float, int]:
-    """Chi-squared of the runs about their weighted mean, and its degrees of freedom."""
+    """Chi-squared of the runs about their weighted mean, and its degrees of freedom.
+
+    A point where a run has no error, since all its samples are equal, tells nothing.
+    """
     squares, freedom = 0.0, 0
     for estimate in estimates:
         runs, errors = np.array(estimate.runs), np.array(estimate.run_errors)
+        if not (errors > 0).all():
+            continue
         weights = 1 / errors**2
         mean = float(runs @ weights / weights.sum())
         squares += float(np.sum((runs - mean) ** 2 * weights))
