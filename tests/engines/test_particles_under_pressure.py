@@ -67,11 +67,7 @@ def computed(system, method):
 
 
 def test_what_is_not_made_use_of_is_no_part_of_a_document():
-    """So tasks from before there were pressures have the digests that they had."""
-    tasks, _ = MolecularDynamics(equilibration=2, duration=1, segment=1, sample_every=0.04, frame_every=0.2).plan(
-        LennardJonesLiquid(temperature=0.9, density=0.7, atoms=125, cutoff=2.5), 1, 0
-    )
-    assert [task.digest[:12] for task in tasks] == ["33a67e0c55fd", "ec7d0eaeb487"]
+    """So a task keeps its digest, and its result, when settings are added that it does not use."""
     assert not {"pressure", "barostat", "exchange_every", "start"} & set(MolecularDynamics().document())
     trials = MolecularDynamics(pressure=0.5).document()
     assert trials["pressure"] == 0.5

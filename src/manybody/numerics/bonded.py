@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from manybody.core.errors import InputError, Problem
-from manybody.numerics.jit import kernel
+from manybody.numerics.jit import exact_kernel
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -121,7 +121,7 @@ _FORMS: tuple[Form, ...] = tuple(SIZES)
 _FENE, _RYCKAERT_BELLEMANS, _IMPROPER, _MORSE = 1, 4, 5, 6
 
 
-@kernel
+@exact_kernel
 def _stretch_energy(form: int, r: float, p: Array) -> tuple[float, float]:
     """Energy and its derivative by r. NaN where a bond of finite length is torn, which stops a run."""
     if form == _MORSE:
@@ -135,7 +135,7 @@ def _stretch_energy(form: int, r: float, p: Array) -> tuple[float, float]:
     return -0.5 * p[0] * p[1] ** 2 * math.log(left), p[0] * r / left
 
 
-@kernel
+@exact_kernel
 def _turn_energy(form: int, phi: float, p: Array) -> tuple[float, float]:
     """Energy and its derivative by phi."""
     if form == _RYCKAERT_BELLEMANS:
@@ -152,19 +152,19 @@ def _turn_energy(form: int, phi: float, p: Array) -> tuple[float, float]:
     return p[0] * (1.0 + math.cos(turn)), -p[0] * p[1] * math.sin(turn)
 
 
-@kernel
+@exact_kernel
 def _cross(a: Array, b: Array, out: Array) -> None:
     out[0] = a[1] * b[2] - a[2] * b[1]
     out[1] = a[2] * b[0] - a[0] * b[2]
     out[2] = a[0] * b[1] - a[1] * b[0]
 
 
-@kernel
+@exact_kernel
 def _dot(a: Array, b: Array) -> float:
     return float(a[0] * b[0] + a[1] * b[1] + a[2] * b[2])
 
 
-@kernel
+@exact_kernel
 def stretch(form: int, x: Array, atoms: Indices, parameters: Array, f: Array) -> float:
     """The energy of terms of two atoms; forces are added to f [atoms, 3]."""
     total, a = 0.0, np.empty(3)
@@ -182,7 +182,7 @@ def stretch(form: int, x: Array, atoms: Indices, parameters: Array, f: Array) ->
     return total
 
 
-@kernel
+@exact_kernel
 def bend(form: int, x: Array, atoms: Indices, parameters: Array, f: Array) -> float:
     """The energy of terms of three atoms, all harmonic in the angle; forces are added to f [atoms, 3]."""
     total, a, b, normal, over_a, over_b = 0.0, np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.empty(3)
@@ -206,7 +206,7 @@ def bend(form: int, x: Array, atoms: Indices, parameters: Array, f: Array) -> fl
     return total
 
 
-@kernel
+@exact_kernel
 def turn(form: int, x: Array, atoms: Indices, parameters: Array, f: Array) -> float:
     """The energy of terms of four atoms; forces are added to f [atoms, 3]."""
     total, a, b, c, first, second = 0.0, np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.empty(3)

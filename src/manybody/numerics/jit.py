@@ -51,7 +51,9 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 def exact_kernel(function: Callable[P, R]) -> Callable[P, R]:
     """As `kernel`, with every operation rounded as it is written: no reordered sums, no fused multiply-adds.
 
-    So the bits of a result do not depend on how a loop is vectorised, nor on where an element lies in its array.
+    So the bits of a result do not depend on how a loop is vectorised, nor on where an element lies in its array, nor on when it
+    was compiled: sums in loops that do not become SIMD gain nothing from `FASTMATH`, and two compilations of one such kernel
+    have been seen to differ in the last bit.
     """
     compile_ = numba.njit(cache=True, fastmath=False, error_model="numpy", nogil=True)
     return cast("Callable[P, R]", compile_(function))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from manybody.core.errors import InputError, Problem
-from manybody.numerics.jit import kernel
+from manybody.numerics.jit import exact_kernel, kernel
 from manybody.numerics.lattice_list import LatticeList
 
 Array = NDArray[np.float64]
@@ -91,7 +91,7 @@ def long_range_correction(counts: Array, c12: Array, c6: Array, begin: float, cu
 # --- the compiled path -----------------------------------------------------------------------------------------
 
 
-@kernel
+@exact_kernel
 def _switched(r: float, u: float, slope: float, begin: float, cutoff: float) -> tuple[float, float]:
     """u S and its derivative by r, from u and its derivative."""
     if r <= begin:
@@ -102,7 +102,7 @@ def _switched(r: float, u: float, slope: float, begin: float, cutoff: float) -> 
     return u * factor, slope * factor + u * steep
 
 
-@kernel
+@exact_kernel
 def _pair(
     r2: float, product: float, c12: float, c6: float, begin: float, cutoff: float, k: float, c: float
 ) -> tuple[float, float, float]:
@@ -117,7 +117,7 @@ def _pair(
     return lennard_jones, coulomb, product * (inverse / r - 2.0 * k) - slope / r
 
 
-@kernel
+@exact_kernel
 def listed_pairs(
     x: Array, pairs: Indices, products: Array, c12: Array, c6: Array, begin: float, cutoff: float, k: float, c: float, f: Array,
     sign: float,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from manybody.numerics.jit import kernel
+from manybody.numerics.jit import exact_kernel, kernel
 
 Array = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]
@@ -47,7 +47,7 @@ def mode_virial(
     return virial
 
 
-@kernel
+@exact_kernel
 def subtract_excluded(
     positions: Array, charges: Array, cell: Array, inverse: Array, pairs: NDArray[np.int64], kept: Array,
     forces: Array, potentials: Array, virial: Array,

@@ -46,7 +46,7 @@ class ReplicaExchange(MethodSpec):
     """
 
     summary: ClassVar[str] = "replica exchange: molecular dynamics at several temperatures whose configurations are swapped"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     systems: ClassVar[tuple[str, ...]] = ("molecule", "water-box", "molecular-box")
     stages: ClassVar[Mapping[str, str]] = {
         "equilibrate": f"{HERE}.stages:equilibrate",

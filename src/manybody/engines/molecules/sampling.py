@@ -139,7 +139,7 @@ class BiasedDynamics(MethodSpec):
     """
 
     summary: ClassVar[str] = "free-energy sampling along torsions: metadynamics, umbrella sampling (MBAR), or unbiased"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     systems: ClassVar[tuple[str, ...]] = ("molecule",)
     stages: ClassVar[Mapping[str, str]] = {
         name: f"manybody.engines.molecules.sampling_stages:{name}"

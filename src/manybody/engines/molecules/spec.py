@@ -228,7 +228,7 @@ class ForceFieldDynamics(MethodSpec):
     summary: ClassVar[str] = (
         "molecules with rigid bonds: NVE, NVT by velocity rescaling or Langevin, or NPT by a Monte Carlo barostat"
     )
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     systems: ClassVar[tuple[str, ...]] = ("water-box", "molecule", "molecular-box")
     stages: ClassVar[Mapping[str, str]] = {
         "equilibrate": "manybody.engines.molecules.stages:equilibrate",

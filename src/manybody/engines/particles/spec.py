@@ -127,7 +127,7 @@ class MolecularDynamics(MethodSpec):
         "velocity Verlet (BAOAB splitting); NVE; NVT by velocity rescaling, Langevin or Nose-Hoover chains; "
         "NPT and NPH by trials of the box; NPT by the piston of Martyna, Tobias and Klein"
     )
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     systems: ClassVar[tuple[str, ...]] = ("lennard-jones-liquid", "simple-fluid")
     stages: ClassVar[Mapping[str, str]] = {
         "equilibrate": "manybody.engines.particles.stages:equilibrate",

@@ -117,7 +117,7 @@ class ShearedDynamics(MethodSpec):
     """
 
     summary: ClassVar[str] = "SLLOD equations of homogeneous shear, isokinetic; equilibrium dynamics at shear_rate 0"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     systems: ClassVar[tuple[str, ...]] = ("lennard-jones-mixture",)
     stages: ClassVar[Mapping[str, str]] = {
         "settle": "manybody.engines.sheared.stages:settle",

@@ -93,7 +93,7 @@ class CoexistenceDynamics(MethodSpec):
     """
 
     summary: ClassVar[str] = "a crystal and its melt at constant enthalpy and pressure: they settle at the melting point"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     systems: ClassVar[tuple[str, ...]] = ("lennard-jones-coexistence",)
     stages: ClassVar[Mapping[str, str]] = {
         stage: f"manybody.engines.particles.melting.stages:{stage}"
