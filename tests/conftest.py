@@ -10,33 +10,21 @@ import pytest
 
 from manybody.core.protocols import Stage
 from manybody.core.study import Study
-from manybody.core.task import Output, Progress, Task
+from manybody.core.task import Output, Task
 from manybody.store.objects import ObjectStore
 from manybody.store.rows import ResultRow
 from manybody.study.expand import expand
 from manybody.study.measure import Measured
-
-
-class Node:
-    """What a node lends a task (`core.protocols.Context`)."""
-
-    device = "cpu"
-    threads = 1
-
-    def __init__(self) -> None:
-        self.told: list[Progress] = []
-
-    def progress(self, progress: Progress) -> None:
-        self.told.append(progress)
+from manybody.testing.node import LocalNode
 
 
 @pytest.fixture
-def node() -> Node:
-    return Node()
+def node() -> LocalNode:
+    return LocalNode()
 
 
 @pytest.fixture
-def compute(node: Node) -> Callable[..., dict[str, Output]]:
+def compute(node: LocalNode) -> Callable[..., dict[str, Output]]:
     """Computes a study's tasks in order; stages may be replaced by wrong ones, by name. Results by task digest."""
 
     def run(study: Study, tasks: tuple[Task, ...], **instead: Stage) -> dict[str, Output]:

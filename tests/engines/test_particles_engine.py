@@ -1,6 +1,6 @@
 """The liquid engine: its contract, its bits, its stages and its complaints."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,35 +8,16 @@ import torch
 
 from manybody.core.errors import TaskError
 from manybody.core.random import Key
-from manybody.core.task import Output, Progress
+from manybody.core.task import Output
 from manybody.engines.particles import stages
 from manybody.engines.particles.engine import LiquidEngine
 from manybody.engines.particles.spec import LennardJonesLiquid, MolecularDynamics
 from manybody.store.encoding import decode, encode
 from manybody.testing.engine import check_engine
+from manybody.testing.node import LocalNode
 
 SYSTEM = LennardJonesLiquid(temperature=0.9, density=0.7, atoms=125, cutoff=2.5)
 KEY = Key.from_seed(3)
-
-
-@dataclass
-class Node:
-    """What a node lends a task."""
-
-    device: str = "cpu"
-    threads: int = 1
-    told: list[Progress] = field(default_factory=list)
-    left: Output | None = None
-    kept: list[Output] = field(default_factory=list)
-
-    def progress(self, progress: Progress) -> None:
-        self.told.append(progress)
-
-    def resume(self) -> Output | None:
-        return self.left
-
-    def keep(self, output: Output) -> None:
-        self.kept.append(output)
 
 
 def reversed_motion(state):
@@ -117,7 +98,7 @@ def chain():
     method = MolecularDynamics(equilibration=4, duration=8, segment=4, sample_every=0.08, frame_every=0.8)
     tasks, _ = method.plan(SYSTEM, seed=1, repeat=0)
     done: dict[str, Output] = {}
-    node = Node()
+    node = LocalNode()
     for task in tasks:
         stage = stages.equilibrate if task.stage == "equilibrate" else stages.produce
         done[task.digest] = stage(task, {name: done[digest] for name, digest in task.inputs.items()}, node)
@@ -147,7 +128,7 @@ def test_a_task_repeats_bit_for_bit_and_a_replica_too(chain):
     last = tasks[-1]
     inputs = {name: done[digest] for name, digest in last.inputs.items()}
     for again in (last, last.replicated(1)):
-        output = stages.produce(again, inputs, Node(threads=2))
+        output = stages.produce(again, inputs, LocalNode(threads=2))
         for name, values in done[last.digest].arrays.items():
             np.testing.assert_array_equal(output.arrays[name], values)
         assert output.document == done[last.digest].document
@@ -161,11 +142,11 @@ def test_a_task_that_goes_on_from_any_of_its_checkpoints_ends_with_the_same_bits
     for task in method.plan(SYSTEM, seed=1, repeat=0)[0]:
         stage = stages.equilibrate if task.stage == "equilibrate" else stages.produce
         inputs = {name: done[digest] for name, digest in task.inputs.items()}
-        node = Node()
+        node = LocalNode()
         done[task.digest] = stage(task, inputs, node)
         assert len(node.kept) == round(task.parameters["time"] / 0.2)
         for left in node.kept:
-            assert encode(stage(task, inputs, Node(left=decode(encode(left))))) == encode(done[task.digest])
+            assert encode(stage(task, inputs, LocalNode(left=decode(encode(left))))) == encode(done[task.digest])
 
 
 def test_conserve_takes_the_twin(chain):
@@ -174,7 +155,7 @@ def test_conserve_takes_the_twin(chain):
     task = tasks[-1].model_copy(
         update={"stage": "conserve", "parameters": parameters.document(), "inputs": {"state": tasks[-1].digest}}
     )
-    output = stages.conserve(task, {"state": done[tasks[-1].digest]}, Node())
+    output = stages.conserve(task, {"state": done[tasks[-1].digest]}, LocalNode())
     assert output.arrays["time"].shape == (200,)
     assert 0 < output.document["energy_fluctuation"] < 1e-4
 
@@ -182,8 +163,8 @@ def test_conserve_takes_the_twin(chain):
 def test_missing_or_damaged_input_is_refused(chain):
     _, tasks, done, _ = chain
     with pytest.raises(TaskError, match="expected an input `state`; got none"):
-        stages.produce(tasks[-1], {}, Node())
+        stages.produce(tasks[-1], {}, LocalNode())
     before = done[tasks[-1].inputs["state"]]
     damaged = Output(dict(before.arrays) | {"positions": np.full((125, 3), np.nan)}, before.document)
     with pytest.raises(TaskError, match="finite `positions`"):
-        stages.produce(tasks[-1], {"state": damaged}, Node())
+        stages.produce(tasks[-1], {"state": damaged}, LocalNode())

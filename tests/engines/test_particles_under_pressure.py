@@ -1,7 +1,7 @@
 """Study files ask for constant pressure and for chains: documents, refusals, tasks and their checkpoints, crystals, gases."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from manybody.core.protocols import Conserved
 from manybody.core.random import Key
 from manybody.core.study import Point, Realisation
-from manybody.core.task import Output, Progress
+from manybody.core.task import Output
 from manybody.engines.particles import stages
 from manybody.engines.particles.engine import LiquidEngine
 from manybody.engines.particles.extended import ExtendedEngine
@@ -20,6 +20,7 @@ from manybody.engines.particles.known_answers import second_virial
 from manybody.engines.particles.spec import LennardJonesLiquid, MolecularDynamics
 from manybody.engines.particles.volume_moves import VolumeMoveEngine
 from manybody.store.encoding import decode, encode
+from manybody.testing.node import LocalNode
 
 LIQUID = LennardJonesLiquid(temperature=0.9, density=0.7, atoms=108, cutoff=2.3)
 CRYSTAL = LennardJonesLiquid(temperature=0.4, density=1.02, atoms=108, cutoff=2.0)
@@ -36,31 +37,13 @@ ENSEMBLES = {
 }
 
 
-@dataclass
-class Node:
-    """What a node lends a task."""
-
-    device: str = "cpu"
-    threads: int = 1
-    left: Output | None = None
-    kept: list[Output] = field(default_factory=list)
-
-    def progress(self, progress: Progress) -> None: ...
-
-    def resume(self) -> Output | None:
-        return self.left
-
-    def keep(self, output: Output) -> None:
-        self.kept.append(output)
-
-
 def computed(system, method):
     """The tasks of a realisation, what they gave, and their nodes."""
     done: dict[str, Output] = {}
     nodes = []
     tasks, measured = method.plan(system, seed=1, repeat=0)
     for task in tasks:
-        node = Node()
+        node = LocalNode()
         done[task.digest] = getattr(stages, task.stage)(task, {name: done[digest] for name, digest in task.inputs.items()}, node)
         nodes.append(node)
     return tasks, measured, done, nodes
@@ -119,7 +102,7 @@ def test_tasks_go_on_from_their_checkpoints_and_from_one_another(ensemble):
     for task, node in zip(tasks, nodes, strict=True):
         assert len(node.kept) == round(task.parameters["time"] / 0.2)
         inputs = {name: done[digest] for name, digest in task.inputs.items()}
-        left = Node(left=decode(encode(node.kept[len(node.kept) // 2 - 1])))
+        left = LocalNode(left=decode(encode(node.kept[len(node.kept) // 2 - 1])))
         assert encode(getattr(stages, task.stage)(task, inputs, left)) == encode(done[task.digest])
     first, second = (done[task.digest].arrays for task in measured)
     assert first["frames"].shape == (2, 108, 3)
@@ -148,7 +131,7 @@ def test_twins_converge_to_second_order(given):
     for factor in (1.0, 0.5):
         twin = method.twin(run, factor)
         assert twin.parameters["exchange_every"] == pytest.approx(0.04 * factor)
-        found.append(stages.conserve(twin, {"state": done[tasks[-1].digest]}, Node()).document["energy_fluctuation"])
+        found.append(stages.conserve(twin, {"state": done[tasks[-1].digest]}, LocalNode()).document["energy_fluctuation"])
     assert math.log2(found[0] / found[1]) == pytest.approx(2.0, abs=0.4)
 
 

@@ -145,7 +145,7 @@ def test_an_interrupted_task_ends_with_the_same_bits(gallery: Path, make_node: C
     whole, cut = stages.equilibrate(task, {}, make_node()), make_node(patience=2)
     with pytest.raises(InterruptedError):
         stages.equilibrate(task, {}, cut)
-    again = stages.equilibrate(task, {}, make_node(cut.resume()))
+    again = stages.equilibrate(task, {}, make_node(cut.kept[-1]))
     assert whole.document == again.document
     assert {name: array.tobytes() for name, array in whole.arrays.items()} == {
         name: array.tobytes() for name, array in again.arrays.items()
@@ -153,12 +153,11 @@ def test_an_interrupted_task_ends_with_the_same_bits(gallery: Path, make_node: C
 
 
 def test_a_stopped_task_leaves_its_last_sound_sample(gallery: Path, make_node: Callable[..., Context]) -> None:
-    study = load_study(gallery / "copper-heat", [*HEAT, "method.time_step=20 fs", "sweep=[{system.temperature: 90000 K}]"])
+    study = load_study(gallery / "copper-heat", [*HEAT, "method.time_step=20 fs", "sweep=[{system.temperature: 3000 K}]"])
     task, node = expand(study).realisations[0].tasks[0], make_node()
     with pytest.raises(TaskError, match=r"Step \d+: atom \d+ \(Cu\).*Lower `time_step` \(now 20 fs\)"):
         stages.equilibrate(task, {}, node)
-    left = node.resume()
-    assert left is None or np.isfinite(left.arrays["positions"]).all()
+    assert np.isfinite(node.kept[-1].arrays["positions"]).all()
     with pytest.raises(TaskError, match="expected an input `state`"):
         stages.produce(expand(study).realisations[0].tasks[1], {}, make_node())
     with pytest.raises(TaskError, match="expected an input `state`"):

@@ -11,13 +11,14 @@ from pydantic import ValidationError
 
 from manybody.core.errors import TaskError
 from manybody.core.random import Key
-from manybody.core.task import Output, Progress
+from manybody.core.task import Output
 from manybody.engines.dissipative import stages
 from manybody.engines.dissipative.engine import DissipativeEngine
 from manybody.engines.dissipative.known_answers import ideal_end_to_end, unlike_share
 from manybody.engines.dissipative.spec import DissipativeDynamics, DissipativeParticles
 from manybody.numerics.dissipative import COLUMNS
 from manybody.testing.engine import check_engine
+from manybody.testing.node import LocalNode
 
 KEY = Key.from_seed(3)
 KINDS = {
@@ -25,25 +26,6 @@ KINDS = {
     "mixture": DissipativeParticles(particles=240, fractions=(0.25, 0.75), excess=((0.0, 15.0), (15.0, -5.0)), aspect=2.0),
     "chains": DissipativeParticles(particles=240, beads=4, fractions=(0.5, 0.5), excess=((0.0, 5.0), (5.0, 0.0))),
 }
-
-
-class Node:
-    """What a node lends a task (`core.protocols.Context`); it keeps all checkpoints, and goes on from `left`."""
-
-    device = "cpu"
-    threads = 1
-
-    def __init__(self, left: Output | None = None) -> None:
-        self.left, self.kept, self.told = left, [], []
-
-    def progress(self, progress: Progress) -> None:
-        self.told.append(progress)
-
-    def resume(self) -> Output | None:
-        return self.left
-
-    def keep(self, output: Output) -> None:
-        self.kept.append(output)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -126,22 +108,22 @@ def tasks_of(system: DissipativeParticles, **changes):
 
 def test_a_segment_goes_on_from_where_the_one_before_ended_and_resumes_with_the_same_bits():
     first, second, _ = tasks_of(KINDS["chains"], segment=1.2, duration=2.4)
-    node = Node()
-    start = stages.equilibrate(first, {}, Node())
+    node = LocalNode()
+    start = stages.equilibrate(first, {}, LocalNode())
     whole = stages.produce(second, {"state": start}, node)
     assert node.told[-1].fraction == 1.0
     assert len(node.kept) == len(whole.arrays["frames"]) == 3
-    resumed = stages.produce(second, {"state": start}, Node(node.kept[1]))
+    resumed = stages.produce(second, {"state": start}, LocalNode(node.kept[1]))
     assert resumed.document == whole.document
     for name, values in whole.arrays.items():
         np.testing.assert_array_equal(values, resumed.arrays[name], err_msg=name)
     before, after = start.arrays["unwrapped"], whole.arrays["unwrapped"]
     assert ((after - before) ** 2).sum(axis=1).mean() < 1.2**2 * 3 * 2  # nobody outran twice the thermal speed
     with pytest.raises(TaskError, match="expected an input `state`; got none"):
-        stages.produce(second, {}, Node())
+        stages.produce(second, {}, LocalNode())
     broken = Output(dict(start.arrays) | {"velocities": start.arrays["velocities"][1:]}, {})
     with pytest.raises(TaskError, match=r"expected finite `velocities` of shape \[240, 3\]; got shape \[239, 3\]"):
-        stages.produce(second, {"state": broken}, Node())
+        stages.produce(second, {"state": broken}, LocalNode())
 
 
 def test_a_run_that_explodes_says_where_and_what_to_do():

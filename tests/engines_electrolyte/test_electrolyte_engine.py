@@ -129,7 +129,7 @@ def test_a_segment_without_a_sound_start_is_refused(node: Context, compute: Call
     with pytest.raises(TaskError, match="expected an input `state`; got none"):
         stages.produce(task, {}, node)
     broken = Output({"unwrapped": np.full((40, 3), np.nan)}, {})
-    with pytest.raises(TaskError, match=r"expected finite `unwrapped` positions of shape \[40, 3\]"):
+    with pytest.raises(TaskError, match=r"expected finite `unwrapped` of shape \[40, 3\]"):
         stages.produce(task, {"state": broken}, node)
 
 

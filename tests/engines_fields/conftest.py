@@ -10,32 +10,15 @@ import pytest
 
 from manybody.core.protocols import MethodSpec, Stage
 from manybody.core.study import Plan, Study
-from manybody.core.task import Output, Progress, Task
+from manybody.core.task import Output, Task
 from manybody.engines.fields.spec import AdvectedField, Gaussian, Wave
 from manybody.store.objects import ObjectStore
 from manybody.store.rows import ResultRow
 from manybody.study.expand import expand
 from manybody.study.measure import Measured
+from manybody.testing.node import LocalNode
 
 Compute = Callable[..., dict[str, Output]]
-
-
-class Node:
-    """What a node lends a task (`core.protocols.Context`)."""
-
-    device = "cpu"
-    threads = 1
-
-    def __init__(self) -> None:
-        self.told: list[Progress] = []
-
-    def progress(self, progress: Progress) -> None:
-        self.told.append(progress)
-
-
-@pytest.fixture
-def node() -> Node:
-    return Node()
 
 
 @pytest.fixture
@@ -52,7 +35,7 @@ def dye() -> AdvectedField:
 
 
 @pytest.fixture
-def compute(node: Node) -> Compute:
+def compute(node: LocalNode) -> Compute:
     """Computes tasks in order; stages of the method may be replaced by wrong ones, by name. Results by task digest."""
 
     def run(method: MethodSpec, tasks: tuple[Task, ...], **instead: Stage) -> dict[str, Output]:

@@ -9,38 +9,17 @@ from pathlib import Path
 import pytest
 
 from manybody.core.study import Study
-from manybody.core.task import Output, Progress, Task
+from manybody.core.task import Output, Task
 from manybody.store.objects import ObjectStore
 from manybody.store.rows import ResultRow
 from manybody.study.expand import expand
 from manybody.study.measure import Measured
-
-
-class Node:
-    """What a node lends a task (`core.protocols.Context`); it stops, as if killed, after `patience` checkpoints."""
-
-    device = "cpu"
-    threads = 1
-
-    def __init__(self, left: Output | None = None, patience: int = 1_000_000) -> None:
-        self.told: list[Progress] = []
-        self.left, self.patience = left, patience
-
-    def progress(self, progress: Progress) -> None:
-        self.told.append(progress)
-
-    def resume(self) -> Output | None:
-        return self.left
-
-    def keep(self, output: Output) -> None:
-        self.left, self.patience = output, self.patience - 1
-        if self.patience == 0:
-            raise InterruptedError
+from manybody.testing.node import LocalNode
 
 
 @pytest.fixture
-def make_node() -> type[Node]:
-    return Node
+def make_node() -> type[LocalNode]:
+    return LocalNode
 
 
 @pytest.fixture
@@ -64,5 +43,5 @@ def evidence(tmp_path: Path) -> Callable[[Study], Measured]:
 def run(study: Study, task: Task, results: dict[str, Output]) -> Output:
     module, _, name = study.method.stages[task.stage].partition(":")
     inputs = {key: results[digest] for key, digest in task.inputs.items()}
-    output: Output = getattr(import_module(module), name)(task, inputs, Node())
+    output: Output = getattr(import_module(module), name)(task, inputs, LocalNode())
     return output

@@ -5,36 +5,17 @@ from __future__ import annotations
 import pytest
 
 from manybody.core.random import Key
-from manybody.core.task import Output, Progress
 from manybody.engines.sheared.engine import ShearedEngine
 from manybody.engines.sheared.spec import LennardJonesMixture
 from manybody.engines.sheared.state import MixtureState
+from manybody.testing.node import LocalNode
 
 LIQUID = LennardJonesMixture(temperature=1.0, atoms=300, cutoff=2.5)
 
 
-class Node:
-    """What a node lends a task (`core.protocols.Context`)."""
-
-    device = "cpu"
-    threads = 1
-
-    def __init__(self, left: Output | None = None) -> None:
-        self.left, self.kept, self.told = left, [], []
-
-    def progress(self, progress: Progress) -> None:
-        self.told.append(progress)
-
-    def resume(self) -> Output | None:
-        return self.left
-
-    def keep(self, output: Output) -> None:
-        self.kept.append(output)
-
-
 @pytest.fixture
-def node() -> type[Node]:
-    return Node
+def node() -> type[LocalNode]:
+    return LocalNode
 
 
 @pytest.fixture(scope="session")

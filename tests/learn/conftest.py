@@ -13,36 +13,16 @@ import pytest
 from manybody.core import catalog
 from manybody.core.protocols import MethodSpec, Stage
 from manybody.core.study import Plan, Study
-from manybody.core.task import Output, Progress, Task
+from manybody.core.task import Output, Task
 from manybody.learn.potentials.configurations import Configurations, labelled
 from manybody.store.objects import ObjectStore
 from manybody.store.rows import ResultRow
 from manybody.study.expand import expand
 from manybody.study.measure import Measured
+from manybody.testing.node import LocalNode
 
 NAMES = ("bonn", "delft", "graz", "lund", "oslo", "pisa", "turin")
 CUTOFF = 2.0
-
-
-class Node:
-    """What a node lends a task (`core.protocols.Context`)."""
-
-    device = "cpu"
-    threads = 1
-
-    def progress(self, progress: Progress) -> None:
-        assert 0 <= progress.fraction <= 1
-
-    def resume(self) -> None:
-        return None
-
-    def keep(self, output: Output) -> None:
-        assert output
-
-
-@pytest.fixture
-def node() -> Node:
-    return Node()
 
 
 def frames(seed: int, count: int, jitter: float) -> Output:
@@ -99,7 +79,7 @@ Compute = Callable[..., dict[str, Output]]
 
 
 @pytest.fixture
-def compute(node: Node) -> Compute:
+def compute(node: LocalNode) -> Compute:
     """Computes tasks in order; stages may be replaced by wrong ones, by name. Results by task digest."""
 
     def run(tasks: tuple[Task, ...], **instead: Stage) -> dict[str, Output]:

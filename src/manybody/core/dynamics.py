@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
+import numpy as np
+
+from manybody.core.errors import TaskError
 from manybody.core.protocols import MethodSpec
 from manybody.core.spec import Spec, refuse_unless_multiple
-from manybody.core.task import Task
+from manybody.core.task import Output, Task
 
 Thermostat = Literal["bussi", "langevin", "none"]
 
@@ -59,6 +62,26 @@ def refuse_unless_times_nest(method: MethodSpec) -> None:
     """Refuse a method whose samples are no whole steps, frames no whole samples, or segments no whole frames."""
     for field, inner in (("sample_every", "time_step"), ("frame_every", "sample_every"), ("segment", "frame_every")):
         refuse_unless_multiple(method, field, inner)
+
+
+def left_by(
+    task: Task, inputs: Mapping[str, Output], shapes: Mapping[str, tuple[int, ...]], name: str = "state"
+) -> dict[str, np.ndarray]:
+    """The arrays of these names that another task left as the input `name`, copied, in double precision.
+
+    Raises `TaskError` where the input or an array is missing, has another shape, or holds what is no finite number.
+    """
+    if name not in inputs:
+        raise TaskError(f"{task.label}: expected an input `{name}`; got {', '.join(inputs) or 'none'}. Add it to the task.")
+    found = {}
+    for array, shape in shapes.items():
+        found[array] = np.array(inputs[name].arrays.get(array, ()), dtype=np.float64)
+        if found[array].shape != shape or not np.isfinite(found[array]).all():
+            raise TaskError(
+                f"{task.label}: expected finite `{array}` of shape {list(shape)}; got shape {list(found[array].shape)}. "
+                "Compute the task it comes from again."
+            )
+    return found
 
 
 def segments(duration: float, segment: float) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from manybody.core.errors import TaskError
+from manybody.core.dynamics import left_by
 from manybody.core.protocols import Context
 from manybody.core.task import Output, Progress, Task
 from manybody.engines.active.engine import ActiveEngine
@@ -52,17 +52,8 @@ def _parse(task: Task) -> tuple[ActiveBrownianParticles, Stretch]:
 
 def _continued(task: Task, system: ActiveBrownianParticles, inputs: Mapping[str, Output]) -> tuple[ActiveState, np.ndarray]:
     """The last state of the task before, with this task's key, and the last displacement."""
-    if "state" not in inputs:
-        raise TaskError(f"{task.label}: expected an input `state`; got {', '.join(inputs) or 'none'}. Add it to the task.")
-    arrays = inputs["state"].arrays
     shapes = {"unwrapped": (system.particles, 2), "displacement": (system.particles, 2), "angles": (system.particles,)}
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
-            raise TaskError(
-                f"{task.label}: expected finite `{name}` of shape {list(shape)}; got shape {list(arrays[name].shape)}. "
-                "Compute the task it comes from again."
-            )
-    positions, displacement, angles = (np.array(arrays[name], dtype=np.float64) for name in shapes)
+    positions, displacement, angles = left_by(task, inputs, shapes).values()
     return ActiveState(positions, angles, system.edge, np.zeros(2), task.key), displacement
 
 

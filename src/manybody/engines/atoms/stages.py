@@ -8,8 +8,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from manybody.core.dynamics import Leg
-from manybody.core.errors import TaskError
+from manybody.core.dynamics import Leg, left_by
 from manybody.core.protocols import Context
 from manybody.core.task import Output, Progress, Task
 from manybody.engines.atoms.engine import AtomsEngine, Trace
@@ -47,16 +46,8 @@ def _engine(task: Task) -> tuple[AtomsEngine, Leg]:
 
 def _continued(task: Task, engine: AtomsEngine, inputs: Mapping[str, Output]) -> AtomsState:
     """The last state of the task before, with this task's key."""
-    if "state" not in inputs:
-        raise TaskError(f"{task.label}: expected an input `state`; got {', '.join(inputs) or 'none'}. Add it to the task.")
-    arrays, shape = inputs["state"].arrays, (len(engine.numbers), 3)
-    for name in ("positions", "velocities"):
-        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
-            raise TaskError(
-                f"{task.label}: expected finite `{name}` of shape {list(shape)}; got shape {list(arrays[name].shape)}. "
-                "Compute the task it comes from again."
-            )
-    x, v = (np.array(arrays[name], dtype=np.float64) for name in ("positions", "velocities"))
+    vectors = (len(engine.numbers), 3)
+    x, v = left_by(task, inputs, {"positions": vectors, "velocities": vectors}).values()
     return AtomsState(x, v, engine.cell.copy(), np.arange(len(x)), task.key)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from manybody.core.errors import TaskError
+from manybody.core.dynamics import left_by
 from manybody.core.protocols import Context
 from manybody.core.random import Key
 from manybody.core.task import Output, Progress, Task
@@ -37,19 +37,10 @@ def _parse(task: Task) -> tuple[DissipativeEngine, DissipativeLeg]:
 
 def _continued(task: Task, system: DissipativeParticles, inputs: Mapping[str, Output]) -> tuple[DissipativeState, np.ndarray]:
     """The last state of the task before, with this task's key, and the last displacement."""
-    if "state" not in inputs:
-        raise TaskError(f"{task.label}: expected an input `state`; got {', '.join(inputs) or 'none'}. Add it to the task.")
-    arrays, vectors = inputs["state"].arrays, (system.particles, 3)
+    vectors = (system.particles, 3)
     shapes = {"unwrapped": vectors, "velocities": vectors, "displacement": vectors, "species": (system.particles,)}
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
-            raise TaskError(
-                f"{task.label}: expected finite `{name}` of shape {list(shape)}; got shape {list(arrays[name].shape)}. "
-                "Compute the task it comes from again."
-            )
-    x, v, displacement = (np.array(arrays[name], dtype=np.float64) for name in ("unwrapped", "velocities", "displacement"))
-    species = np.array(arrays["species"], dtype=np.int64)
-    return DissipativeState(x, v, species, np.array(system.box), task.key), displacement
+    x, v, displacement, species = left_by(task, inputs, shapes).values()
+    return DissipativeState(x, v, species.astype(np.int64), np.array(system.box), task.key), displacement
 
 
 class Recorder:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from manybody.core.errors import TaskError
+from manybody.core.dynamics import left_by
 from manybody.core.protocols import Context
 from manybody.core.task import Output, Progress, Task
 from manybody.engines.electrolyte.engine import IonEngine, alternating_charges
@@ -50,14 +50,7 @@ def _parse(task: Task) -> tuple[IonEngine, Stretch]:
 
 def _continued(task: Task, system: DrivenElectrolyte, inputs: Mapping[str, Output]) -> IonState:
     """The last state of the task before, with this task's key."""
-    if "state" not in inputs:
-        raise TaskError(f"{task.label}: expected an input `state`; got {', '.join(inputs) or 'none'}. Add it to the task.")
-    positions = np.array(inputs["state"].arrays["unwrapped"], dtype=np.float64)
-    if positions.shape != (system.ions, 3) or not np.isfinite(positions).all():
-        raise TaskError(
-            f"{task.label}: expected finite `unwrapped` positions of shape [{system.ions}, 3]; got shape "
-            f"{list(positions.shape)}. Compute the task it comes from again."
-        )
+    positions = left_by(task, inputs, {"unwrapped": (system.ions, 3)})["unwrapped"]
     return IonState(positions, alternating_charges(system.ions), system.edge, np.zeros(3), task.key)
 
 

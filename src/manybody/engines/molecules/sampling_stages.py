@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from manybody.core.dynamics import left_by
 from manybody.core.errors import TaskError
 from manybody.core.protocols import Context
 from manybody.core.task import Output, Progress, Task
@@ -90,16 +91,9 @@ def _engine(task: Task) -> tuple[BiasedEngine, BiasedLeg]:
 
 def _continued(task: Task, engine: BiasedEngine, inputs: Mapping[str, Output]) -> BiasedState:
     """The last state of the task before, with this task's key; its bias goes on where both have hills."""
-    if "state" not in inputs:
-        raise TaskError(f"{task.label}: expected an input `state`; got {', '.join(inputs) or 'none'}. Add it to the task.")
-    arrays, shape = inputs["state"].arrays, (engine.plain.topology.atoms, 3)
-    for name in ("positions", "velocities"):
-        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
-            raise TaskError(
-                f"{task.label}: expected finite `{name}` of shape {list(shape)}; got shape {list(arrays[name].shape)}. "
-                "Compute the task it comes from again."
-            )
-    x, v = (_tensor(arrays[name]) for name in ("positions", "velocities"))
+    vectors = (engine.plain.topology.atoms, 3)
+    x, v = map(torch.from_numpy, left_by(task, inputs, {"positions": vectors, "velocities": vectors}).values())
+    arrays = inputs["state"].arrays
     fresh = engine.begin(MoleculeState(x, v, torch.zeros(3, dtype=torch.float64), task.key))
     if fresh.grid.shape == arrays["grid"].shape and fresh.grid.numel():
         return replace(fresh, hills=_tensor(arrays["hills"]), grid=_tensor(arrays["grid"]))

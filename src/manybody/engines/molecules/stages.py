@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from manybody.core.errors import TaskError
+from manybody.core.dynamics import left_by
 from manybody.core.protocols import Context
 from manybody.core.task import Output, Progress, Task
 from manybody.engines.molecules.barostat import Barostat
@@ -60,16 +60,9 @@ def engine_of(task: Task, leg: MoleculeLeg, tunes: bool = False) -> MoleculeEngi
 
 def continued(task: Task, engine: MoleculeEngine, inputs: Mapping[str, Output], name: str = "state") -> MoleculeState:
     """The last state of the task before, which is the input `name`, with this task's key."""
-    if name not in inputs:
-        raise TaskError(f"{task.label}: expected an input `{name}`; got {', '.join(inputs) or 'none'}. Add it to the task.")
-    arrays, shape = inputs[name].arrays, (engine.topology.atoms, 3)
-    for part in ("positions", "velocities"):
-        if arrays[part].shape != shape or not np.isfinite(arrays[part]).all():
-            raise TaskError(
-                f"{task.label}: expected finite `{part}` of shape {list(shape)}; got shape {list(arrays[part].shape)}. "
-                "Compute the task it comes from again."
-            )
-    tensors = {part: torch.from_numpy(np.array(arrays[part], dtype=np.float64)) for part in ("positions", "velocities", "box")}
+    vectors = (engine.topology.atoms, 3)
+    arrays = left_by(task, inputs, {"positions": vectors, "velocities": vectors, "box": (3,)}, name)
+    tensors = {part: torch.from_numpy(array) for part, array in arrays.items()}
     return MoleculeState(**tensors, key=task.key, width=float(inputs[name].document.get("volume_width", 0.0)))
 
 

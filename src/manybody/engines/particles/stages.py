@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manybody.core.errors import TaskError
+from manybody.core.dynamics import left_by
 from manybody.core.protocols import Context
 from manybody.core.task import Output, Progress, Task
 from manybody.engines.particles.drives import ConstantVolume, Drive, Pistons, VolumeTrials
@@ -85,20 +85,10 @@ def _continued(
     task: Task, system: PairFluid, inputs: Mapping[str, Output], device: str
 ) -> tuple[ParticleState, Mapping[str, np.ndarray]]:
     """The last state of the task before, with this task's key, and all that it left."""
-    if "state" not in inputs:
-        raise TaskError(f"{task.label}: expected an input `state`; got {', '.join(inputs) or 'none'}. Add it to the task.")
-    arrays = inputs["state"].arrays
-    shape = (system.atoms, 3)
-    for name in ("positions", "velocities"):
-        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
-            raise TaskError(
-                f"{task.label}: expected finite `{name}` of shape {list(shape)}; got shape {list(arrays[name].shape)}. "
-                "Compute the task it comes from again."
-            )
-    tensors = {
-        name: torch.from_numpy(np.array(arrays[name], dtype=np.float64)).to(device) for name in ("positions", "velocities", "box")
-    }
-    return ParticleState(**tensors, key=task.key), arrays
+    vectors = (system.atoms, 3)
+    arrays = left_by(task, inputs, {"positions": vectors, "velocities": vectors, "box": (3,)})
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    return ParticleState(**tensors, key=task.key), inputs["state"].arrays
 
 
 S = TypeVar("S")

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from manybody.core.errors import TaskError
+from manybody.core.dynamics import left_by
 from manybody.core.protocols import Context
 from manybody.core.random import Key
 from manybody.core.task import Output, Progress, Task
@@ -57,18 +57,9 @@ def _engine(system: LennardJonesMixture, leg: ShearedLeg, context: Context) -> S
 
 def _continued(task: Task, system: LennardJonesMixture, inputs: Mapping[str, Output]) -> MixtureState:
     """The last state of the task before, with this task's key."""
-    if "state" not in inputs:
-        raise TaskError(f"{task.label}: expected an input `state`; got {', '.join(inputs) or 'none'}. Add it to the task.")
-    arrays = inputs["state"].arrays
     shapes = {"positions": (system.atoms, 3), "velocities": (system.atoms, 3), "cell": (3, 3), "species": (system.atoms,)}
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
-            raise TaskError(
-                f"{task.label}: expected finite `{name}` of shape {list(shape)}; got shape {list(arrays[name].shape)}. "
-                "Compute the task it comes from again."
-            )
-    positions, velocities, cell = (np.array(arrays[name], dtype=np.float64) for name in ("positions", "velocities", "cell"))
-    return MixtureState(positions, velocities, np.array(arrays["species"], dtype=np.int64), cell, task.key)
+    positions, velocities, cell, species = left_by(task, inputs, shapes).values()
+    return MixtureState(positions, velocities, species.astype(np.int64), cell, task.key)
 
 
 class Recorder:

@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from manybody.core.errors import TaskError
+from manybody.core.dynamics import left_by
 from manybody.core.protocols import Context
 from manybody.core.random import Key
 from manybody.core.task import Output, Progress, Task
@@ -65,16 +65,8 @@ def _engine(system: LennardJonesSolvation, leg: Window, context: Context) -> Sol
 
 def _continued(task: Task, system: LennardJonesSolvation, inputs: Mapping[str, Output]) -> SolvationState:
     """The last state of the task before, with this task's key."""
-    if "state" not in inputs:
-        raise TaskError(f"{task.label}: expected an input `state`; got {', '.join(inputs) or 'none'}. Add it to the task.")
-    arrays, shape = inputs["state"].arrays, (1 + system.atoms, 3)
-    for name in ("positions", "velocities"):
-        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
-            raise TaskError(
-                f"{task.label}: expected finite `{name}` of shape {list(shape)}; got shape {list(arrays[name].shape)}. "
-                "Compute the task it comes from again."
-            )
-    positions, velocities = (np.array(arrays[name], dtype=np.float64) for name in ("positions", "velocities"))
+    vectors = (1 + system.atoms, 3)
+    positions, velocities = left_by(task, inputs, {"positions": vectors, "velocities": vectors}).values()
     return SolvationState(positions, velocities, task.key)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from manybody.core.errors import TaskError
+from manybody.core.dynamics import left_by
 from manybody.core.protocols import Context
 from manybody.core.task import Output, Progress, Task
 from manybody.engines.vicsek.engine import VicsekEngine, direction_order, order
@@ -35,16 +35,8 @@ def _parse(task: Task, context: Context) -> tuple[VicsekEngine, FlockStretch]:
 
 def _continued(task: Task, system: VicsekFlock, inputs: Mapping[str, Output]) -> FlockState:
     """The last state of the task before, with this task's key."""
-    if "state" not in inputs:
-        raise TaskError(f"{task.label}: expected an input `state`; got {', '.join(inputs) or 'none'}. Add it to the task.")
-    arrays = inputs["state"].arrays
-    for name, shape in (("unwrapped", (system.particles, 2)), ("angles", (system.particles,))):
-        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
-            raise TaskError(
-                f"{task.label}: expected finite `{name}` of shape {list(shape)}; got shape {list(arrays[name].shape)}. "
-                "Compute the task it comes from again."
-            )
-    positions, angles = (np.array(arrays[name], dtype=np.float64) for name in ("unwrapped", "angles"))
+    shapes = {"unwrapped": (system.particles, 2), "angles": (system.particles,)}
+    positions, angles = left_by(task, inputs, shapes).values()
     return FlockState(positions, angles, system.edge, task.key)
 
 

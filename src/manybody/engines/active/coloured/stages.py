@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from manybody.core.errors import TaskError
+from manybody.core.dynamics import left_by
 from manybody.core.protocols import Context
 from manybody.core.task import Output, Progress, Task
 from manybody.engines.active.coloured.engine import ColouredEngine
@@ -55,18 +55,8 @@ def _continued(
     task: Task, system: ActiveOrnsteinUhlenbeckParticles, inputs: Mapping[str, Output]
 ) -> tuple[ColouredState, np.ndarray]:
     """The last state of the task before, with this task's key, and the last displacement."""
-    if "state" not in inputs:
-        raise TaskError(f"{task.label}: expected an input `state`; got {', '.join(inputs) or 'none'}. Add it to the task.")
-    arrays, shape = inputs["state"].arrays, (system.particles, 2)
-    for name in ("unwrapped", "propulsions", "displacement"):
-        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
-            raise TaskError(
-                f"{task.label}: expected finite `{name}` of shape {list(shape)}; got shape {list(arrays[name].shape)}. "
-                "Compute the task it comes from again."
-            )
-    positions, propulsions, displacement = (
-        np.array(arrays[name], dtype=np.float64) for name in ("unwrapped", "propulsions", "displacement")
-    )
+    shapes = dict.fromkeys(("unwrapped", "propulsions", "displacement"), (system.particles, 2))
+    positions, propulsions, displacement = left_by(task, inputs, shapes).values()
     return ColouredState(positions, propulsions, system.edge, np.zeros(2), task.key), displacement
 
 

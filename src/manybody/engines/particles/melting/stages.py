@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from manybody.core.dynamics import Thermostat
+from manybody.core.dynamics import Thermostat, left_by
 from manybody.core.errors import TaskError
 from manybody.core.protocols import Context
 from manybody.core.random import Key
@@ -45,7 +45,7 @@ def crystal(task: Task, inputs: Mapping[str, Output], context: Context) -> Outpu
 def liquid(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     """The liquid alone on the crystal's cross-section, its length free."""
     system, stretch = _parse(task)
-    solid = _continued(task, "crystal", inputs, context)
+    solid = _continued(task, system.atoms // 2, inputs, "crystal")
     density, aim = melting_densities(system.temperature)
     by = torch.tensor([1.0, 1.0, density / aim], dtype=torch.float64)
     state = replace(solid, positions=solid.positions * by, box=solid.box * by)
@@ -63,7 +63,7 @@ def liquid(task: Task, inputs: Mapping[str, Output], context: Context) -> Output
 def join(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     """Crystal and liquid end to end, parted where they overlap, and brought to the temperature that they start from."""
     system, stretch = _parse(task)
-    below, above = (_continued(task, name, inputs, context) for name in ("crystal", "liquid"))
+    below, above = (_continued(task, system.atoms // 2, inputs, name) for name in ("crystal", "liquid"))
     shift = torch.tensor([0.0, 0.0, float(below.box[2])], dtype=torch.float64)
     positions = torch.cat([below.positions % below.box, above.positions % above.box + shift]).numpy()
     state = _at_rest(positions, (below.box + above.box * torch.tensor([0, 0, 1])).numpy(), stretch.temperature, task.key)
@@ -85,7 +85,7 @@ def settle(task: Task, inputs: Mapping[str, Output], context: Context) -> Output
 def produce(task: Task, inputs: Mapping[str, Output], context: Context) -> Output:
     """A stretch at constant enthalpy and pressure along the box."""
     system, stretch = _parse(task)
-    state = _continued(task, "state", inputs, context)
+    state = _continued(task, system.atoms, inputs)
     engine = _moves(system, _whole(system), stretch, "none", "z", context)
     traces, boxes, frames, profiles, shares, squares = [], [], [], [], [], []
     for sample in range(1, stretch.samples + 1):
@@ -112,7 +112,7 @@ def conserve(task: Task, inputs: Mapping[str, Output], context: Context) -> Outp
     """A short stretch in a fixed box, recorded closely, to see how well the integrator conserves."""
     system, stretch = _parse(task)
     engine = LiquidEngine(_whole(system), stretch.time_step, "none", threads=context.threads)
-    _, trace = engine.record(_continued(task, "state", inputs, context), 1, stretch.samples)
+    _, trace = engine.record(_continued(task, system.atoms, inputs), 1, stretch.samples)
     recorded = _recorded(system, stretch, engine, trace)
     energy, time = recorded["effective_energy"], recorded["time"] - recorded["time"].mean()
     rest = energy - energy.mean() - float(time @ energy) / float(time @ time) * time
@@ -235,13 +235,7 @@ def _parse(task: Task) -> tuple[LennardJonesCoexistence, Stretch]:
     return LennardJonesCoexistence.model_validate(task.system), Stretch.model_validate(task.parameters)
 
 
-def _continued(task: Task, name: str, inputs: Mapping[str, Output], context: Context) -> ParticleState:
+def _continued(task: Task, atoms: int, inputs: Mapping[str, Output], name: str = "state") -> ParticleState:
     """The last state of the input `name`, with this task's key."""
-    if name not in inputs:
-        raise TaskError(f"{task.label}: expected an input `{name}`; got {', '.join(inputs) or 'none'}. Add it to the task.")
-    arrays = inputs[name].arrays
-    for part in ("positions", "velocities", "box"):
-        if not np.isfinite(arrays[part]).all():
-            raise TaskError(f"{task.label}: expected finite `{part}` in `{name}`. Compute the task it comes from again.")
-    x, v, box = (torch.from_numpy(np.array(arrays[part], dtype=np.float64)) for part in ("positions", "velocities", "box"))
-    return ParticleState(x, v, box, task.key)
+    arrays = left_by(task, inputs, {"positions": (atoms, 3), "velocities": (atoms, 3), "box": (3,)}, name)
+    return ParticleState(**{part: torch.from_numpy(array) for part, array in arrays.items()}, key=task.key)
