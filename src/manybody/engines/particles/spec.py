@@ -275,7 +275,8 @@ class MolecularDynamics(MethodSpec):
         leg = self.leg(thermostat="none", pressure=None, time_step=step, time=4.0, sample_every=step, frame_every=4.0)
         if self.thermostat == "nose-hoover":
             every = self.exchange_every * factor
-            leg = self.leg(time_step=step, exchange_every=every, time=4.0, sample_every=every, frame_every=4.0)
+            time = 16.0  # fewer samples than above, one a cycle: four times as long
+            leg = self.leg(time_step=step, exchange_every=every, time=time, sample_every=every, frame_every=time)
         assert isinstance(point.system, PairFluid)
         return self._task("conserve", point.system, leg, last.seed, realisation.repeat, {"state": last.digest})
 
