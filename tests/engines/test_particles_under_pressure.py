@@ -16,6 +16,7 @@ from manybody.core.task import Output
 from manybody.engines.particles import stages
 from manybody.engines.particles.engine import LiquidEngine
 from manybody.engines.particles.extended import ExtendedEngine
+from manybody.engines.particles.fluids import SimpleFluid
 from manybody.engines.particles.known_answers import second_virial
 from manybody.engines.particles.spec import LennardJonesLiquid, MolecularDynamics
 from manybody.engines.particles.volume_moves import VolumeMoveEngine
@@ -37,11 +38,11 @@ ENSEMBLES = {
 }
 
 
-def computed(system, method):
+def computed(system, method, seed=1):
     """The tasks of a realisation, what they gave, and their nodes."""
     done: dict[str, Output] = {}
     nodes = []
-    tasks, measured = method.plan(system, seed=1, repeat=0)
+    tasks, measured = method.plan(system, seed=seed, repeat=0)
     for task in tasks:
         node = LocalNode()
         done[task.digest] = getattr(stages, task.stage)(task, {name: done[digest] for name, digest in task.inputs.items()}, node)
@@ -121,18 +122,27 @@ def test_tasks_go_on_from_their_checkpoints_and_from_one_another(ensemble):
         assert abs(first["chain"][0, 0]) > 1e-2
 
 
-@pytest.mark.parametrize("given", [{"thermostat": "nose-hoover"}, {"pressure": 0.8, **PISTON}], ids=["chains", "piston"])
-def test_twins_converge_to_second_order(given):
-    """The extended energy, with every action of chains and piston at half its interval, too."""
+# Forces that end at the cutoff kick each pair that crosses it, an error of first order: chains need an end without.
+VANISHING = {"name": "formula", "expression": "5*(1 - r**2/4)**4"}
+SMOOTH = SimpleFluid(temperature=0.9, density=0.7, atoms=108, cutoff=2.0, treatment="plain", potential=VANISHING)
+CHAINS = {"thermostat": "nose-hoover"}
+
+
+@pytest.mark.parametrize(("system", "given"), [(SMOOTH, CHAINS), (LIQUID, {"pressure": 0.8, **PISTON})], ids=["chains", "piston"])
+def test_twins_converge_to_second_order(system, given):
+    """The extended energy, with every action of chains and piston at half its interval, too. One run scatters by 0.2: six do."""
     method = MolecularDynamics(**given, **SHORT | {"equilibration": 4.0})
-    tasks, measured, done, _ = computed(LIQUID, method)
-    run = Realisation(Point(0, "", LIQUID, method), 0, tasks, measured)
-    found = []
-    for factor in (1.0, 0.5):
-        twin = method.twin(run, factor)
-        assert twin.parameters["exchange_every"] == pytest.approx(0.04 * factor)
-        found.append(stages.conserve(twin, {"state": done[tasks[-1].digest]}, LocalNode()).document["energy_fluctuation"])
-    assert math.log2(found[0] / found[1]) == pytest.approx(2.0, abs=0.4)
+    orders = []
+    for seed in range(6):
+        tasks, measured, done, _ = computed(system, method, seed)
+        run = Realisation(Point(0, "", system, method), 0, tasks, measured)
+        found = []
+        for factor in (1.0, 0.5):
+            twin = method.twin(run, factor)
+            assert twin.parameters["exchange_every"] == pytest.approx(0.04 * factor)
+            found.append(stages.conserve(twin, {"state": done[tasks[-1].digest]}, LocalNode()).document["energy_fluctuation"])
+        orders.append(math.log2(found[0] / found[1]))
+    assert np.mean(orders) == pytest.approx(2.0, abs=0.3)
 
 
 def block_error(values, blocks=20):
