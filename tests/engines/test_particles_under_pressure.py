@@ -17,7 +17,7 @@ from manybody.engines.particles import stages
 from manybody.engines.particles.engine import LiquidEngine
 from manybody.engines.particles.extended import ExtendedEngine
 from manybody.engines.particles.fluids import SimpleFluid
-from manybody.engines.particles.known_answers import second_virial
+from manybody.engines.particles.known_answers import inverse_power_second_virial, second_virial
 from manybody.engines.particles.spec import LennardJonesLiquid, MolecularDynamics
 from manybody.engines.particles.volume_moves import VolumeMoveEngine
 from manybody.store.encoding import decode, encode
@@ -184,15 +184,28 @@ def normal_pressures(state, tail):
     return (2 * kinetic + state.sums.virial) / volume + tail / volume**2
 
 
-def test_a_thin_gas_has_the_volume_of_an_ideal_one():
+SPHERES = {"name": "formula", "expression": "30*r2**-6"}
+
+
+@pytest.mark.parametrize(
+    ("gas", "virial"),
+    [
+        (LennardJonesLiquid(temperature=2.0, density=0.002, atoms=32, cutoff=3.0), second_virial(2.0)),
+        (
+            SimpleFluid(temperature=2.0, density=0.002, atoms=32, cutoff=3.0, potential=SPHERES),
+            inverse_power_second_virial(12, 2.0 / 30),
+        ),
+    ],
+    ids=["lennard-jones", "spheres"],
+)
+def test_a_thin_gas_has_the_volume_of_an_ideal_one(gas, virial):
     """Gamma distributed of shape N + 1, and moved by the second virial coefficient: <V> = (N + 1) kT / P + N B2."""
-    gas = LennardJonesLiquid(temperature=2.0, density=0.002, atoms=32, cutoff=3.0)
     moves = VolumeMoveEngine(gas, 0.004, 0.01, "bussi", size=0.3, stride=4)
     state, _ = moves.record(moves.init(Key.from_seed(5)), 100)
     _, trace = moves.record(state, 3000)
     volumes, unit = trace.box.prod(axis=1), 2.0 / 0.004
     error = block_error(volumes)
     assert error < 0.03 * 33 * unit
-    assert abs(volumes.mean() - (33 * unit + 32 * second_virial(2.0))) < 4 * error
+    assert abs(volumes.mean() - (33 * unit + 32 * virial)) < 4 * error
     squares = (volumes - volumes.mean()) ** 2
     assert abs(squares.mean() - 33 * unit**2) < 4 * block_error(squares)

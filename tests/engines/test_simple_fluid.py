@@ -137,9 +137,15 @@ def test_tables_are_identified_by_their_content(tmp_path):
         LiquidEngine(elsewhere)
 
 
-def test_pressure_is_refused_by_the_method():
-    with pytest.raises(ValueError, match="expected none for simple-fluid"):
-        MolecularDynamics(pressure=1.0).suits(fluid(LENNARD_JONES))
+def test_pistons_at_the_edges_are_refused_for_a_table(tmp_path):
+    given = table_of(tmp_path)
+    pressed = {"pressure": 1.0, "coupling": "anisotropic", "start": "crystal"}
+    pistons = MolecularDynamics(**pressed, thermostat="nose-hoover", barostat="martyna-tobias-klein")
+    system = fluid(given, treatment="plain", cutoff=2.3, atoms=256)
+    with pytest.raises(ValueError, match="expected `isotropic` for a table with pistons"):
+        pistons.suits(system)
+    pistons.suits(fluid(LENNARD_JONES, atoms=256))
+    MolecularDynamics(**pressed).suits(system)
 
 
 # --- answers that are not Lennard-Jones' -------------------------------------------------------------------------

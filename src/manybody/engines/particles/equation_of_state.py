@@ -15,16 +15,17 @@ from manybody.core.protocols import CheckSpec, Evidence, MeasureSpec, Samples
 from manybody.core.study import Plan, Point
 from manybody.core.task import Output, Task
 from manybody.engines.particles.fluids import PairFluid, SimpleFluid
-from manybody.engines.particles.observables import Pressure
+from manybody.engines.particles.observables import Pressure, densities
 from manybody.engines.particles.spec import MolecularDynamics
 
 ROUND_OFFS = 1000.0  # what sums that cancel in part, and are shifted and shifted back, may lose
 
 
 class CompressibilityFactor(MeasureSpec):
-    """p / (rho kT), at constant volume.
+    """<p V> / (N kT).
 
-    Where u = c r^-n it depends on rho (c/kT)^(3/n) alone: lengths times l and energies times l^-n give the same system.
+    Where u = c r^-n it depends on rho (c/kT)^(3/n) alone, or on p (c/kT)^(3/n) / kT: lengths times l and energies times l^-n
+    give the same system.
     """
 
     summary: ClassVar[str] = "pressure over that of an ideal gas"
@@ -42,7 +43,7 @@ class CompressibilityFactor(MeasureSpec):
         kT = point.system.temperature
         if point.method.thermostat == "none":
             kT = float(np.mean([output.document["temperature"] for output in outputs]))
-        return Samples(pressure.values / (point.system.density * kT), pressure.weights, pressure.interval)
+        return Samples(pressure.values / (densities(point, outputs) * kT), pressure.weights, pressure.interval)
 
 
 class VirialTheorem(CheckSpec):

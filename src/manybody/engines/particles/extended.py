@@ -22,12 +22,12 @@ from manybody.core.errors import InputError, Problem
 from manybody.core.random import Key
 from manybody.engines.particles.engine import ExplodedError, LiquidEngine, Trace
 from manybody.engines.particles.fluids import PairFluid
-from manybody.engines.particles.spec import BoxCoupling
+from manybody.engines.particles.spec import BoxCoupling, Precision
 from manybody.engines.particles.state import ParticleState
 from manybody.numerics.barostats import EdgePistons, Piston
 from manybody.numerics.nose_hoover import NoseHooverChain
 from manybody.numerics.pair_sums import CompiledSums, Formula, PlainSums
-from manybody.numerics.pairs import PairPotential
+from manybody.numerics.plain_pairs import PlainPairs
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class ExtendedTrace:
 
 
 class ExtendedEngine:
-    """A Lennard-Jones system with Nosé-Hoover chains, and a piston where `pressure` is given; a step is a cycle.
+    """A fluid with Nosé-Hoover chains, and a piston where `pressure` is given; a step is a cycle.
 
     With `coupling` ``anisotropic`` each edge has a piston of its own. Passes `manybody.testing.engine`. Where the system has
     its tail correction, the pressure of pairs beyond the cutoff is added at g(r) = 1. With the piston the volume is distributed
@@ -99,8 +99,9 @@ class ExtendedEngine:
         threads: int = 1,
         coupling: BoxCoupling = "isotropic",
         device: str = "cpu",
+        precision: Precision = "double",
     ) -> None:
-        self.liquid = LiquidEngine(system, time_step, "none", device=device, threads=threads)
+        self.liquid = LiquidEngine(system, time_step, "none", device=device, threads=threads, precision=precision)
         kT, freedom = system.temperature, float(self.liquid.freedom)
         kind = EdgePistons if coupling == "anisotropic" else Piston
         self.formula = _formula(self.liquid) if coupling == "anisotropic" else None
@@ -247,11 +248,10 @@ class ExtendedEngine:
 
 def _formula(liquid: LiquidEngine) -> Formula:
     """The formula of the potential, of which the virial by direction is derived."""
-    potential = liquid.kernel.potential
-    if not isinstance(potential, PairPotential):
+    if not isinstance(liquid.plain, PlainPairs):
         remedy = "Take `isotropic`, or trials of the box."
-        raise InputError(Problem("coupling", "a potential with a formula for pistons at the edges", potential.name, remedy))
-    return Formula(potential.expression, potential.parameters)
+        raise InputError(Problem("coupling", "a potential with a formula for pistons at the edges", "a table", remedy))
+    return Formula(liquid.plain.potential.expression, liquid.plain.potential.parameters)
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

@@ -78,8 +78,7 @@ class Density(MeasureSpec):
 
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a sample."""
-        densities = _densities(point, outputs)
-        return _samples(point, outputs, np.broadcast_to(densities, _joined(outputs, "pairs").shape))
+        return _samples(point, outputs, np.broadcast_to(densities(point, outputs), _joined(outputs, "pairs").shape))
 
 
 class Enthalpy(MeasureSpec):
@@ -95,7 +94,7 @@ class Enthalpy(MeasureSpec):
     def samples(self, point: Point, outputs: Sequence[Output]) -> Samples:
         """One value a sample."""
         pressure = _particles(point)[1].pressure
-        work = (_pressures(point, outputs) if pressure is None else pressure) / _densities(point, outputs)
+        work = (_pressures(point, outputs) if pressure is None else pressure) / densities(point, outputs)
         return _samples(point, outputs, _potential_energies(point, outputs) + 1.5 * _temperature(point, outputs) + work)
 
 
@@ -203,7 +202,7 @@ def _samples(point: Point, outputs: Sequence[Output], values: np.ndarray) -> Sam
     return Samples(values, _weights(system, method, _joined(outputs, "pairs"), volumes), method.sample_every)
 
 
-def _densities(point: Point, outputs: Sequence[Output]) -> float | np.ndarray:
+def densities(point: Point, outputs: Sequence[Output]) -> float | np.ndarray:
     """Particles per volume: that of the system, or of each sample."""
     system, method = _particles(point)
     return system.density if method.pressure is None else system.atoms / _joined(outputs, "volume")
@@ -220,7 +219,7 @@ def _temperature(point: Point, outputs: Sequence[Output]) -> float:
 def _potential_energies(point: Point, outputs: Sequence[Output]) -> np.ndarray:
     """Of the plain truncated potential, a particle, with the tail at the density of the time."""
     system, _ = _particles(point)
-    density = _densities(point, outputs)
+    density = densities(point, outputs)
     energies: np.ndarray = _joined(outputs, "potential_energy") + system.edge_energy * _joined(outputs, "pairs")
     return energies / system.atoms + density * system.energy_tail(1.0)
 
@@ -228,7 +227,7 @@ def _potential_energies(point: Point, outputs: Sequence[Output]) -> np.ndarray:
 def _pressures(point: Point, outputs: Sequence[Output]) -> np.ndarray:
     """rho kT + virial / (3 V), and the tail at the density of the time."""
     system, _ = _particles(point)
-    density = _densities(point, outputs)
+    density = densities(point, outputs)
     virial = _joined(outputs, "virial")
     return density * _temperature(point, outputs) + virial * density / (3 * system.atoms) + density**2 * system.pressure_tail(1.0)
 

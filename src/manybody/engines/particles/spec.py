@@ -178,13 +178,6 @@ class MolecularDynamics(MethodSpec):
         return self
 
     @model_validator(mode="after")
-    def _mixed_precision_is_possible(self) -> MolecularDynamics:
-        if self.precision == "mixed" and (self.pressure is not None or self.thermostat == "nose-hoover"):
-            remedy = "Take `double`, or leave `pressure` out and take `bussi` or `langevin`."
-            refuse("precision", "`double` at constant pressure and with nose-hoover", "mixed", remedy)
-        return self
-
-    @model_validator(mode="after")
     def _ensemble_is_possible(self) -> MolecularDynamics:
         fields = type(self).model_fields
         idle = [name for name in ("barostat", "coupling", "barostat_time") if getattr(self, name) != fields[name].default]
@@ -211,10 +204,8 @@ class MolecularDynamics(MethodSpec):
     def suits(self, system: SystemSpec) -> None:
         """A box under pressure needs room to shrink; a crystal needs every site of its lattice filled."""
         assert isinstance(system, PairFluid)
-        if self.pressure is not None and not isinstance(system, LennardJonesLiquid):
-            refuse("pressure", f"none for {system.name}", f"{self.pressure:g}", "Leave it out, and sweep the density.")
-        if self.precision == "mixed" and isinstance(system, SimpleFluid) and isinstance(system.potential, TablePotential):
-            refuse("precision", "`double` for a table", "mixed", "Give the potential as a formula, or leave `precision` out.")
+        if isinstance(system, SimpleFluid) and isinstance(system.potential, TablePotential):
+            self._suits_a_table()
         most = ROOM * system.box / 2
         if self.pressure is not None and system.cutoff > most:
             atoms = math.ceil((2 * system.cutoff / ROOM) ** 3 * system.density)
@@ -224,6 +215,14 @@ class MolecularDynamics(MethodSpec):
         if self.start == "crystal" and abs(cells - round(cells)) > 1e-9:
             near = CELL_ATOMS * round(cells) ** 3
             refuse("atoms", "4 n^3 for a crystal, face-centred cubic", f"{system.atoms}", f"Take {near}.")
+
+    def _suits_a_table(self) -> None:
+        """Neither single precision nor the virial by direction is made from a table."""
+        if self.precision == "mixed":
+            refuse("precision", "`double` for a table", "mixed", "Give the potential as a formula, or leave `precision` out.")
+        if self.coupling == "anisotropic" and self.barostat == "martyna-tobias-klein":
+            remedy = "Give the potential as a formula, or take `barostat: monte-carlo`."
+            refuse("coupling", "`isotropic` for a table with pistons", "anisotropic", remedy)
 
     def leg(self, **changes: Any) -> ParticleLeg:
         """A leg with this method's settings, changed where said; `time` always is."""

@@ -58,14 +58,14 @@ def drive_of(system: PairFluid, leg: ParticleLeg, context: Context, tunes: bool 
     if leg.thermostat == "nose-hoover":
         engine = ExtendedEngine(
             system, leg.pressure, leg.time_step, leg.thermostat_time, leg.barostat_time,
-            stride=stride, threads=threads, coupling=leg.coupling, device=device,
+            stride=stride, threads=threads, coupling=leg.coupling, device=device, precision=leg.precision,
         )  # fmt: skip
         return Pistons(engine)
     if leg.pressure is None:
         return ConstantVolume(_liquid(system, leg, context))
     moves = VolumeMoveEngine(
         system, leg.pressure, leg.time_step, leg.thermostat, leg.thermostat_time,
-        leg.coupling, stride=stride, device=device, threads=threads,
+        leg.coupling, stride=stride, device=device, threads=threads, precision=leg.precision,
     )  # fmt: skip
     return VolumeTrials(moves, tunes)
 

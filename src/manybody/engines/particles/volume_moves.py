@@ -13,6 +13,7 @@ from manybody.core.dynamics import Thermostat
 from manybody.core.random import Key
 from manybody.engines.particles.engine import LiquidEngine, Trace
 from manybody.engines.particles.fluids import PairFluid
+from manybody.engines.particles.spec import Precision
 from manybody.engines.particles.state import ParticleState
 from manybody.numerics.barostats import Coupling, VolumeMoves, log_acceptance_at_constant_enthalpy
 from manybody.numerics.integrators import NO_BATH
@@ -28,7 +29,7 @@ class BoxTrace:
 
 
 class VolumeMoveEngine:
-    """A Lennard-Jones system at a constant `pressure`; passes `manybody.testing.engine`. A step is a cycle.
+    """A fluid at a constant `pressure`; passes `manybody.testing.engine`. A step is a cycle.
 
     A cycle is `stride` time steps, then one trial change of the box (`VolumeMoves`): exact for any stride. With a heat bath
     the temperature is constant; with thermostat ``none`` it is the enthalpy, and trials are paid from the kinetic energy.
@@ -49,8 +50,9 @@ class VolumeMoveEngine:
         stride: int = 25,
         device: str = "cpu",
         threads: int = 1,
+        precision: Precision = "double",
     ) -> None:
-        self.liquid = LiquidEngine(system, time_step, thermostat, thermostat_time, None, device, threads)
+        self.liquid = LiquidEngine(system, time_step, thermostat, thermostat_time, None, device, threads, precision)
         self.moves = VolumeMoves(pressure, system.temperature, coupling, size or 0.5 / math.sqrt(system.atoms))
         self.stride = stride
         self.tail = system.pressure_tail(1.0)
