@@ -30,7 +30,7 @@ def test_weights_of_a_point_add_up_to_one_and_have_their_centre_at_the_point(ord
 def test_compiled_weights_are_those_of_the_formula_and_slopes_their_derivatives(order: int) -> None:
     for fraction in np.random.default_rng(2).uniform(0, 1, 20):
         weights, slopes = np.zeros(8), np.zeros(8)
-        fill_weights(fraction, order, weights, slopes)
+        fill_weights(fraction, order, weights, slopes, 0)
         u = torch.tensor(fraction, dtype=torch.float64, requires_grad=True)
         expected = bspline(u + torch.arange(order - 1, -1, -1), order)
         assert np.abs(weights[:order] - expected.detach().numpy()).max() < ROUND_OFF

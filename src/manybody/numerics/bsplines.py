@@ -13,10 +13,11 @@ from torch import Tensor
 
 from manybody.core.errors import InputError, Problem
 from manybody.numerics.jit import kernel
+from manybody.numerics.vectors import LANES, add, counting, move_up, multiply, multiply_add, store, zeros
 
 Array = NDArray[np.float64]
 
-SMALLEST_ORDER, LARGEST_ORDER = 3, 8
+SMALLEST_ORDER, LARGEST_ORDER = 3, LANES
 
 
 def check_order(order: int) -> int:
@@ -61,20 +62,17 @@ def euler_moduli(points: int, order: int) -> Array:
 
 
 @kernel
-def fill_weights(fraction: float, order: int, weights: Array, slopes: Array) -> None:
-    """Weights M_n(fraction + n - 1 - j) and their derivatives by fraction for j = 0 .. n - 1, into the two arrays.
+def fill_weights(fraction: float, order: int, weights: Array, slopes: Array, start: int) -> None:
+    """Weights M_n(fraction + n - 1 - j) and their derivatives by fraction for j = 0 .. n - 1, then zeros: `LARGEST_ORDER` each.
 
-    Only the first `order` entries are written.
+    They go into the two arrays from element `start` on. The recursion takes all j at once, in a register, from w_0 = 1 at
+    order 1: w_j becomes ((fraction + n - 1 - j) w_(j-1) + (1 + j - fraction) w_j) / (n - 1), which is 0 from j = n on.
     """
-    weights[0], weights[1] = 1.0 - fraction, fraction
-    for n in range(3, order + 1):
-        if n == order:  # dM_n(u)/du = M_(n-1)(u) - M_(n-1)(u - 1)
-            slopes[0] = -weights[0]
-            for j in range(1, n - 1):
-                slopes[j] = weights[j - 1] - weights[j]
-            slopes[n - 1] = weights[n - 2]
-        scale = 1.0 / (n - 1)
-        weights[n - 1] = scale * fraction * weights[n - 2]
-        for j in range(n - 2, 0, -1):
-            weights[j] = scale * ((fraction + (n - 1 - j)) * weights[j - 1] + (1 + j - fraction) * weights[j])
-        weights[0] *= scale * (1.0 - fraction)
+    falling, rising = multiply(counting(), -1.0), add(counting(), 1.0 - fraction)
+    w = before = add(multiply(move_up(add(zeros(), 1.0)), -1.0), 1.0)
+    for n in range(2, order + 1):
+        before = w
+        shifted = multiply(add(falling, fraction + n - 1), move_up(before))
+        w = multiply(multiply_add(rising, before, shifted), 1.0 / (n - 1))
+    store(w, weights, start)
+    store(multiply_add(before, -1.0, move_up(before)), slopes, start)  # dM_n(u)/du = M_(n-1)(u) - M_(n-1)(u - 1)

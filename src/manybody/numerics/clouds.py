@@ -80,7 +80,7 @@ class CloudMesh:
         self._coulomb, self._repulsion = coulomb / square * influence, repulsion * influence
         self._work = np.empty((self.points, self.points, self.points + meshes.PAD))
         self._mesh = np.empty((self.points, self.points, self.points))
-        self._weights, self._slopes = np.zeros((2, ions, 3, meshes.PAD))
+        self._weights, self._slopes = np.empty((2, ions, 3, meshes.PAD))
         self._ones, self._values = np.ones(ions), np.empty(ions)
 
     def evaluate(self, positions: np.ndarray, charges: np.ndarray) -> tuple[np.ndarray, float]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from manybody.numerics.bsplines import LARGEST_ORDER, fill_weights, point_weights
 from manybody.numerics.clusters import counting_sort
 from manybody.numerics.jit import kernel
+from manybody.numerics.vectors import load, multiply, multiply_add, store, total, zeros
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -77,8 +78,7 @@ class Stencils(NamedTuple):
 def stencils(positions: Array, inverse: Array, shape: Integers, order: int, weights: Array, slopes: Array) -> Stencils:
     """The stencils of points at positions [points, 3] (not wrapped), with inverse the inverse cell [3, 3].
 
-    weights, slopes: room [points, 3, PAD] that holds zeros, or the stencils of an earlier call of the same order: fresh
-    memory each time would cost as much as filling it.
+    weights, slopes: room [points, 3, PAD]; fresh memory each time would cost as much as filling it.
     """
     points = positions.shape[0]
     first = np.empty((points, 3), np.int64)
@@ -90,8 +90,9 @@ def stencils(positions: Array, inverse: Array, shape: Integers, order: int, weig
             s = x * inverse[0, a] + y * inverse[1, a] + z * inverse[2, a]
             u = (s - np.floor(s)) * shape[a] + 0.5 * order
             cell = int(np.floor(u))
-            fill_weights(u - cell, order, weights[i, a], slopes[i, a])
-            first[i, a] = (cell - order + 1 + shape[a]) % shape[a]
+            fill_weights(u - cell, order, weights, slopes, (3 * i + a) * PAD)
+            start_at = cell - order + 1
+            first[i, a] = start_at + shape[a] if start_at < 0 else start_at
         keys[i] = first[i, 0] * slabs // shape[0]
     sorting, start = counting_sort(keys, slabs)
     return Stencils(first, weights, slopes, sorting, start)
@@ -106,9 +107,8 @@ def slab_count(planes: int, order: int) -> int:
 @kernel
 def _add_point(mesh: Array, first: Integers, weights: Array, value: float, order: int) -> None:
     """Add one point to the padded mesh [x, y, z + PAD]."""
-    columns, rows = mesh.shape[0], mesh.shape[1]
-    w, k = weights[2], first[2]
-    z0, z1, z2, z3, z4, z5, z6, z7 = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
+    columns, rows, width = mesh.shape
+    along_z = load(weights, 2 * PAD)
     for a in range(order):
         x = first[0] + a
         x -= columns if x >= columns else 0
@@ -116,16 +116,8 @@ def _add_point(mesh: Array, first: Integers, weights: Array, value: float, order
         for b in range(order):
             y = first[1] + b
             y -= rows if y >= rows else 0
-            q = along_x * weights[1, b]
-            row = mesh[x, y, k : k + PAD]
-            row[0] += q * z0
-            row[1] += q * z1
-            row[2] += q * z2
-            row[3] += q * z3
-            row[4] += q * z4
-            row[5] += q * z5
-            row[6] += q * z6
-            row[7] += q * z7
+            start = (x * rows + y) * width + first[2]
+            store(multiply_add(along_z, along_x * weights[1, b], load(mesh, start)), mesh, start)
 
 
 @kernel
@@ -140,36 +132,35 @@ def spread(points: Stencils, values: Array, order: int, padded: Array, mesh: Arr
         for y in range(rows):
             for z in range(depth):
                 mesh[x, y, z] = padded[x, y, z]
-            for z in range(PAD):
-                mesh[x, y, z % depth] += padded[x, y, depth + z]
+            for low in range(0, PAD, depth):  # more than once where the mesh is shallower than the padding
+                for z in range(min(depth, PAD - low)):
+                    mesh[x, y, z] += padded[x, y, depth + low + z]
 
 
 @kernel
 def _read_point(mesh: Array, first: Integers, weights: Array, slopes: Array, order: int) -> tuple[float, float, float, float]:
-    """Value and derivatives by u of the padded mesh at one point."""
-    columns, rows = mesh.shape[0], mesh.shape[1]
-    w, d, k = weights[2], slopes[2], first[2]
-    z0, z1, z2, z3, z4, z5, z6, z7 = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
-    d0, d1, d2, d3, d4, d5, d6, d7 = d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]
-    value = by_x = by_y = by_z = 0.0
+    """Value and derivatives by u of the padded mesh at one point.
+
+    Rows are added up with their weights along x and y, and meet those along z once, at the end.
+    """
+    columns, rows, width = mesh.shape
+    plain = by_x = by_y = zeros()
     for a in range(order):
         x = first[0] + a
         x -= columns if x >= columns else 0
-        plain = plain_y = slope = 0.0
+        plane = plane_by_y = zeros()
         for b in range(order):
             y = first[1] + b
             y -= rows if y >= rows else 0
-            r = mesh[x, y, k : k + PAD]
-            along = r[0] * z0 + r[1] * z1 + r[2] * z2 + r[3] * z3 + r[4] * z4 + r[5] * z5 + r[6] * z6 + r[7] * z7
-            steep = r[0] * d0 + r[1] * d1 + r[2] * d2 + r[3] * d3 + r[4] * d4 + r[5] * d5 + r[6] * d6 + r[7] * d7
-            plain += weights[1, b] * along
-            plain_y += slopes[1, b] * along
-            slope += weights[1, b] * steep
-        value += weights[0, a] * plain
-        by_x += slopes[0, a] * plain
-        by_y += weights[0, a] * plain_y
-        by_z += weights[0, a] * slope
-    return value, by_x, by_y, by_z
+            row = load(mesh, (x * rows + y) * width + first[2])
+            plane = multiply_add(row, weights[1, b], plane)
+            plane_by_y = multiply_add(row, slopes[1, b], plane_by_y)
+        plain = multiply_add(plane, weights[0, a], plain)
+        by_x = multiply_add(plane, slopes[0, a], by_x)
+        by_y = multiply_add(plane_by_y, weights[0, a], by_y)
+    along = load(weights, 2 * PAD)
+    value, slope = total(multiply(plain, along)), total(multiply(plain, load(slopes, 2 * PAD)))
+    return value, total(multiply(by_x, along)), total(multiply(by_y, along)), slope
 
 
 @kernel
@@ -180,8 +171,9 @@ def gather(points: Stencils, mesh: Array, inverse: Array, order: int, padded: Ar
         for y in range(rows):
             for z in range(depth):
                 padded[x, y, z] = mesh[x, y, z]
-            for z in range(PAD):
-                padded[x, y, depth + z] = mesh[x, y, z % depth]
+            for low in range(0, PAD, depth):
+                for z in range(min(depth, PAD - low)):
+                    padded[x, y, depth + low + z] = mesh[x, y, z]
     for n in range(points.order.size):
         i = points.order[n]
         value, by_x, by_y, by_z = _read_point(padded, points.first[i], points.weights[i], points.slopes[i], order)

@@ -134,7 +134,7 @@ class PMEPlan:
         self._helpers = ThreadPoolExecutor(threads - 1, "pme") if threads > 1 else None
         self._padded = np.empty((shape[0], shape[1], shape[2] + meshes.PAD))
         self._mesh = np.empty(shape)
-        self._weights, self._slopes = np.zeros((2, len(charges), 3, meshes.PAD))
+        self._weights, self._slopes = np.empty((2, len(charges), 3, meshes.PAD))
 
     @classmethod
     def for_accuracy(

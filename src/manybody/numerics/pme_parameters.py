@@ -107,8 +107,8 @@ def cost(atoms: int, density: float, parameters: PMEParameters) -> float:
     """Predicted nanoseconds of one evaluation on one core, from a model measured on one machine: only ratios count."""
     cluster = 0.47 * math.pow(8 / density, 1 / 3)  # the list of a cluster reaches that much further than an atom's
     pairs = atoms * density * 4 / 3 * math.pi * (parameters.cutoff + parameters.skin + cluster) ** 3
-    mesh = atoms * (160 * parameters.order - 230) + 12 * math.prod(parameters.mesh)
-    return pairs * (1.05 if parameters.single else 2.4) + mesh
+    mesh = atoms * (150 + 29 * parameters.order) + 9.7 * math.prod(parameters.mesh)
+    return pairs * (1.05 if parameters.single else 3.6) + mesh
 
 
 def choose(

@@ -75,7 +75,7 @@ class IonDynamics(MethodSpec):
     """
 
     summary: ClassVar[str] = "overdamped Brownian motion of ions in a field, by Heun's method (weak order 2), forces by a mesh"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     systems: ClassVar[tuple[str, ...]] = ("driven-electrolyte",)
     stages: ClassVar[Mapping[str, str]] = {
         "equilibrate": "manybody.engines.electrolyte.stages:equilibrate",
