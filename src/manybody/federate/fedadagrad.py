@@ -2,56 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
-from manybody.federate.mean import mean_of
-from manybody.federate.pseudo_gradient import follow, start_with
-from manybody.federate.rule import AggregationRule, ServerState
-from manybody.federate.tensors import NamedTensors, Round, Tensor, named
-from manybody.federate.weights import Weighting
+from manybody.federate.adaptive import AdaptiveServer
+from manybody.federate.tensors import Tensor
 
 
-def adagrad(m: Tensor, v: Tensor, delta: Tensor, beta: float, eta: float, tau: float) -> tuple[Tensor, Tensor, Tensor]:
-    """m' = beta m + (1 - beta) Delta, v' = v + Delta^2, change eta m' / (sqrt v' + tau).  Reddi et al., algorithm 2."""
-    m = beta * m + (1 - beta) * delta
-    v = v + delta**2
-    return m, v, eta * m / (np.sqrt(v) + tau)
-
-
-class FedAdagrad(AggregationRule):
-    """Steps that shrink where the pseudo-gradient has been large; for sparse updates.
-
-    `initial_variance` None starts v at tau^2, the least that the paper allows.
-    """
+class FedAdagrad(AdaptiveServer):
+    """Steps that shrink where the pseudo-gradient has been large; for sparse updates.  v' = v + Delta^2."""
 
     summary: ClassVar[str] = "server Adagrad on the weighted mean's change"
 
     name: Literal["fedadagrad"] = "fedadagrad"
     learning_rate: float = Field(0.1, gt=0, description="server learning rate, eta")
     beta: float = Field(0.0, ge=0, lt=1, description="decay of the first moment")
-    tau: float = Field(1e-3, gt=0, description="least scale of a step: smaller is more adaptive")
-    initial_variance: float | None = Field(None, ge=0, description="second moment before the first round")
-    weighting: Weighting = Field("samples", description="what a node's weight comes from")
 
-    def start(self, parameters: NamedTensors) -> ServerState:
-        """Zero first moment, second moment at its initial value."""
-        variance = self.tau**2 if self.initial_variance is None else self.initial_variance
-        return start_with(named(parameters), {"momentum": 0.0, "variance": variance})
-
-    def combine(self, round_: Round) -> NamedTensors:
-        """The weighted mean, from which the pseudo-gradient is taken."""
-        return mean_of(round_, self.weighting)
-
-    def step(self, state: ServerState, round_: Round) -> ServerState:
-        """The parameters after one step of Adagrad."""
-
-        def update(moments: Mapping[str, Tensor], delta: Tensor) -> tuple[Mapping[str, Tensor], Tensor]:
-            before = moments["momentum"], moments["variance"]
-            m, v, change = adagrad(*before, delta, self.beta, self.learning_rate, self.tau)
-            return {"momentum": m, "variance": v}, change
-
-        return follow(state, round_, self.combine(round_), update)
+    def second_moment(self, v: Tensor, delta: Tensor) -> Tensor:
+        """The sum of Delta^2."""
+        total: Tensor = v + delta**2
+        return total
