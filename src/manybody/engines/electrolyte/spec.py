@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from manybody.core.dynamics import Sampled, chain, segments
+from manybody.core.dynamics import Sampled, chain, refuse_unless_times_nest, segments
 from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
 from manybody.core.spec import refuse, refuse_unless_multiple
 from manybody.core.study import Realisation
@@ -106,13 +106,8 @@ class IonDynamics(MethodSpec):
 
     @model_validator(mode="after")
     def _times_nest(self) -> IonDynamics:
-        for field, inner in (
-            ("sample_every", "time_step"),
-            ("frame_every", "sample_every"),
-            ("segment", "frame_every"),
-            ("equilibration", "sample_every"),
-        ):
-            refuse_unless_multiple(self, field, inner)
+        refuse_unless_times_nest(self)
+        refuse_unless_multiple(self, "equilibration", "sample_every")
         return self
 
     def suits(self, system: SystemSpec) -> None:

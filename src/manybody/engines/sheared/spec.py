@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from manybody.core.dynamics import Sampled, chain, segments
+from manybody.core.dynamics import Sampled, chain, refuse_unless_times_nest, segments
 from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
-from manybody.core.spec import refuse, refuse_unless_multiple
+from manybody.core.spec import refuse
 from manybody.core.study import Realisation
 from manybody.core.task import Task
 from manybody.core.units import NumberDensity, Temperature, Time
@@ -153,8 +153,7 @@ class ShearedDynamics(MethodSpec):
 
     @model_validator(mode="after")
     def _times_nest(self) -> ShearedDynamics:
-        for field, inner in (("sample_every", "time_step"), ("frame_every", "sample_every"), ("segment", "frame_every")):
-            refuse_unless_multiple(self, field, inner)
+        refuse_unless_times_nest(self)
         if self.thermostat == "none" and self.shear_rate > 0:
             came = f"`none` at shear_rate {self.shear_rate:g}"
             refuse("thermostat", "`isokinetic` where there is shear, which heats", came, "Take `isokinetic`, or rest.")

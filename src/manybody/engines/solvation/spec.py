@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from manybody.core.dynamics import Sampled, chain, segments
+from manybody.core.dynamics import Sampled, chain, refuse_unless_times_nest, segments
 from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
-from manybody.core.spec import refuse, refuse_unless_multiple
+from manybody.core.spec import refuse
 from manybody.core.study import Realisation
 from manybody.core.task import Task
 from manybody.core.units import Length, NumberDensity, Temperature, Time
@@ -139,8 +139,7 @@ class AlchemicalDynamics(MethodSpec):
 
     @model_validator(mode="after")
     def _times_nest(self) -> AlchemicalDynamics:
-        for field, inner in (("sample_every", "time_step"), ("frame_every", "sample_every"), ("segment", "frame_every")):
-            refuse_unless_multiple(self, field, inner)
+        refuse_unless_times_nest(self)
         if self.duration < 2 * self.blocks * self.sample_every:
             least = 2 * self.blocks * self.sample_every
             refuse("duration", f"two samples in each of {self.blocks} blocks", f"{self.duration:g}", f"Take {least:g} or more.")
