@@ -91,3 +91,12 @@ def linear_drift(time: np.ndarray, series: np.ndarray) -> float:
     """Slope of a least-squares line through series [samples] over time [samples]; NaN where a value is NaN."""
     ramp = time - time.mean()
     return float(ramp @ (series - series.mean()) / (ramp @ ramp))
+
+
+def rms_about_trend(time: np.ndarray, series: np.ndarray) -> float:
+    """Root mean square deviation of a series [samples] from its least-squares line over time; 0 for fewer than three samples."""
+    if len(series) < 3:
+        return 0.0
+    centred = time - time.mean()
+    slope = float(centred @ series) / float(centred @ centred)
+    return float(np.sqrt(np.mean((series - series.mean() - slope * centred) ** 2)))

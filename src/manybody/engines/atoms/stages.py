@@ -15,7 +15,7 @@ from manybody.engines.atoms.engine import AtomsEngine, Trace
 from manybody.engines.atoms.spec import FEMTOSECOND, AtomsDynamics, system_of
 from manybody.engines.atoms.state import AtomsState
 from manybody.engines.atoms.statics import static_response
-from manybody.numerics.statistics import linear_drift
+from manybody.numerics.statistics import linear_drift, rms_about_trend
 
 CALL_STEPS = 50  # steps between looks at the clock, about; a matter of the leg alone, so that results repeat bit for bit
 
@@ -126,7 +126,7 @@ class Recorder:
             "steps": self.stride * self.samples,
             "time_step": self.leg.time_step,
             "degrees_of_freedom": engine.freedom,
-            "energy_fluctuation": _rms_about_trend(time, energy),
+            "energy_fluctuation": rms_about_trend(time, energy),
             "temperature": 2 * float(trace.kinetic_energy.mean()) / engine.freedom,
         }
         return Output(arrays, document | static)
@@ -154,12 +154,3 @@ class Recorder:
         drift = linear_drift(interval * np.arange(len(energy)), energy) if len(energy) >= 100 else None
         simulated = interval * self.samples / (1000 * FEMTOSECOND)
         self.context.progress(Progress(self.samples / self.wanted, simulated, "ps", drift, self.tolerance))
-
-
-def _rms_about_trend(time: np.ndarray, series: np.ndarray) -> float:
-    """Root mean square deviation of a series from its least-squares line; 0 for fewer than three samples."""
-    if len(series) < 3:
-        return 0.0
-    centred = time - time.mean()
-    slope = float(centred @ series) / float(centred @ centred)
-    return float(np.sqrt(np.mean((series - series.mean() - slope * centred) ** 2)))

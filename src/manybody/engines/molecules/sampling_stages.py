@@ -27,7 +27,7 @@ from manybody.engines.molecules.sampling import BiasedLeg, Metadynamics, Umbrell
 from manybody.engines.molecules.spec import Molecule
 from manybody.engines.molecules.state import MoleculeState
 from manybody.numerics.mbar import mixture
-from manybody.numerics.statistics import linear_drift
+from manybody.numerics.statistics import linear_drift, rms_about_trend
 
 Array = NDArray[np.float64]
 
@@ -161,7 +161,7 @@ class Recorder:
             "steps": leg.stride * leg.samples,
             "time_step": leg.time_step,
             "degrees_of_freedom": self.engine.freedom,
-            "energy_fluctuation": _rms_about_trend(time, energy),
+            "energy_fluctuation": rms_about_trend(time, energy),
             "temperature": 2 * float(trace.kinetic_energy.mean()) / self.engine.freedom,
         }
         return Output(arrays, document)
@@ -191,14 +191,6 @@ class Recorder:
         time, energy = self._times(), self._effective_energy(self._joined())
         drift = linear_drift(time, energy) if len(energy) >= LEAST_DRIFT else None
         self.context.progress(Progress(len(time) / self.leg.samples, float(time[-1]), "ps", drift))
-
-
-def _rms_about_trend(time: Array, series: Array) -> float:
-    """Root mean square deviation of a series from its least-squares line; 0 for fewer than three samples."""
-    if len(series) < 3:
-        return 0.0
-    rest = series - series.mean() - linear_drift(time, series) * (time - time.mean())
-    return float(np.sqrt(np.mean(rest**2)))
 
 
 # --- all of them together --------------------------------------------------------------------------------------

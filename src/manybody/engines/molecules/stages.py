@@ -18,7 +18,7 @@ from manybody.engines.molecules.boxes import MolecularBox
 from manybody.engines.molecules.engine import MoleculeEngine, Trace
 from manybody.engines.molecules.spec import ForceFieldDynamics, MolecularSystem, Molecule, MoleculeLeg, WaterBox
 from manybody.engines.molecules.state import MoleculeState
-from manybody.numerics.statistics import linear_drift
+from manybody.numerics.statistics import linear_drift, rms_about_trend
 
 Array = NDArray[np.float64]
 
@@ -143,7 +143,7 @@ class Recorder:
             "steps": self.stride * self.samples,
             "time_step": self.leg.time_step,
             "degrees_of_freedom": self.engine.freedom,
-            "energy_fluctuation": _rms_about_trend(time, energy),
+            "energy_fluctuation": rms_about_trend(time, energy),
             "temperature": 2 * float(trace.kinetic_energy.mean()) / self.engine.freedom,
         }
         if self.engine.barostat:
@@ -175,12 +175,3 @@ class Recorder:
         drift = linear_drift(interval * np.arange(len(energy)), energy) if len(energy) >= 100 else None
         fraction = self.samples / self.wanted
         self.context.progress(Progress(fraction, interval * self.samples, "ps", drift, self.tolerance))
-
-
-def _rms_about_trend(time: np.ndarray, series: np.ndarray) -> float:
-    """Root mean square deviation of a series from its least-squares line; 0 for fewer than three samples."""
-    if len(series) < 3:
-        return 0.0
-    centred = time - time.mean()
-    slope = float(centred @ series) / float(centred @ centred)
-    return float(np.sqrt(np.mean((series - series.mean() - slope * centred) ** 2)))

@@ -21,6 +21,7 @@ from manybody.engines.particles.fluids import PairFluid
 from manybody.engines.particles.spec import ParticleLeg, drift_tolerance, fluid_of
 from manybody.engines.particles.state import ParticleState
 from manybody.engines.particles.volume_moves import VolumeMoveEngine
+from manybody.numerics.statistics import rms_about_trend
 
 MELTING_SHARE = 0.2  # of the equilibration, spent hot
 
@@ -173,7 +174,7 @@ class Recorder:
             "steps": self.stride * self.samples,
             "time_step": self.leg.time_step,
             "degrees_of_freedom": drive.liquid.freedom,
-            "energy_fluctuation": _rms_about_trend(arrays["time"], energy),
+            "energy_fluctuation": rms_about_trend(arrays["time"], energy),
             "temperature": 2 * float(trace.kinetic_energy[settled:].mean()) / drive.liquid.freedom,
         }
         return Output(arrays | _last(drive.particles(state)) | drive.kept(state), document)
@@ -221,13 +222,4 @@ def _drift(time: np.ndarray, series: np.ndarray) -> tuple[float, float]:
         return 0.0, math.inf
     spread = float(np.sum((time - time.mean()) ** 2))
     slope = float((time - time.mean()) @ series) / spread
-    return slope, _rms_about_trend(time, series) * math.sqrt(len(series) / (len(series) - 2) / spread)
-
-
-def _rms_about_trend(time: np.ndarray, series: np.ndarray) -> float:
-    """Root mean square deviation of a series from its least-squares line; 0 for fewer than three samples."""
-    if len(series) < 3:
-        return 0.0
-    centred = time - time.mean()
-    slope = float(centred @ series) / float(centred @ centred)
-    return float(np.sqrt(np.mean((series - series.mean() - slope * centred) ** 2)))
+    return slope, rms_about_trend(time, series) * math.sqrt(len(series) / (len(series) - 2) / spread)

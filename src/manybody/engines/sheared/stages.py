@@ -15,6 +15,7 @@ from manybody.core.task import Output, Progress, Task
 from manybody.engines.sheared.engine import ShearedEngine, Trace
 from manybody.engines.sheared.spec import LennardJonesMixture, ShearedLeg
 from manybody.engines.sheared.state import MixtureState
+from manybody.numerics.statistics import rms_about_trend
 
 GENTLE_STEPS = 200  # a random mixture on a lattice starts with contacts too hard for a full time step
 
@@ -131,7 +132,7 @@ class Recorder:
             "time_step": leg.time_step,
             "strain": leg.shear_rate * interval * self.samples,
             "degrees_of_freedom": engine.freedom,
-            "energy_fluctuation": _rms_about_trend(time, balance),
+            "energy_fluctuation": rms_about_trend(time, balance),
         }
         return Output(arrays, document)
 
@@ -157,12 +158,3 @@ class Recorder:
     def _report(self) -> None:
         simulated = self.samples * self.leg.stride * self.leg.time_step
         self.context.progress(Progress(min(1.0, self.samples / self.leg.samples), simulated, "tau"))
-
-
-def _rms_about_trend(time: np.ndarray, series: np.ndarray) -> float:
-    """Root mean square deviation of a series from its least-squares line; 0 for fewer than three samples."""
-    if len(series) < 3:
-        return 0.0
-    centred = time - time.mean()
-    slope = float(centred @ series) / float(centred @ centred)
-    return float(np.sqrt(np.mean((series - series.mean() - slope * centred) ** 2)))

@@ -15,6 +15,7 @@ from manybody.core.task import Output, Progress, Task
 from manybody.engines.solvation.engine import SolvationEngine, Trace
 from manybody.engines.solvation.spec import LennardJonesSolvation, Melt, Window
 from manybody.engines.solvation.state import SolvationState
+from manybody.numerics.statistics import rms_about_trend
 
 GENTLE_STEPS = 200  # a large solute on a lattice starts with contacts too hard for a full time step
 
@@ -141,7 +142,7 @@ class Recorder:
             "steps": leg.stride * self.samples,
             "time_step": leg.time_step,
             "degrees_of_freedom": engine.freedom,
-            "energy_fluctuation": _rms_about_trend(time, balance),
+            "energy_fluctuation": rms_about_trend(time, balance),
         }
         return Output(arrays | _last(state, engine.system), document)
 
@@ -152,12 +153,3 @@ class Recorder:
 
     def _stacked(self) -> np.ndarray:
         return np.array(self.frames, dtype=np.float32).reshape(-1, 1 + self.engine.system.atoms, 3)
-
-
-def _rms_about_trend(time: np.ndarray, series: np.ndarray) -> float:
-    """Root mean square deviation of a series from its least-squares line; 0 for fewer than three samples."""
-    if len(series) < 3:
-        return 0.0
-    centred = time - time.mean()
-    slope = float(centred @ series) / float(centred @ centred)
-    return float(np.sqrt(np.mean((series - series.mean() - slope * centred) ** 2)))
