@@ -17,7 +17,7 @@ from manybody.core.units import Length, NumberDensity, Temperature, Time
 from manybody.engines.solvation.quadrature import lobatto
 
 PAIR_SECONDS, STEP_SECONDS = 2e-8, 2.5e-5  # core-seconds of a pair and step, and of a step alone, on a 2020s core with AVX-512
-TWIN_TIME = 4.0  # of the runs that show the order in the time step
+TWIN_TIME = 20.0  # of the runs that show the order in the time step: long enough for a gas to have many collisions
 UNACCOUNTED = 0.01  # of kT, a degree of freedom: what may go astray in UNACCOUNTED_TIME
 UNACCOUNTED_TIME = 100.0
 
