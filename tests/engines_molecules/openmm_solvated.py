@@ -15,9 +15,10 @@ import numpy as np
 FILES = Path(__file__).parents[2] / "src/manybody/engines/molecules/files"
 NAME, SEED, SHAKING = "alanine-dipeptide-tip3p", 20261121, 0.004  # nm
 CUTOFF, SWITCH, PERMITTIVITY, EWALD_TOLERANCE = 0.8, 0.7, 78.3, 1e-11
+MESH = 5.0, 120, 120, 120  # splitting parameter, 1/nm, and mesh of "PME"
 
 
-def evaluate(prmtop, box, positions, method):
+def evaluate(prmtop, cell, positions, method, platform="Reference"):
     import openmm
     from openmm import app, unit
 
@@ -29,9 +30,9 @@ def evaluate(prmtop, box, positions, method):
         if isinstance(force, openmm.NonbondedForce):
             force.setUseDispersionCorrection(False)
             force.setReactionFieldDielectric(PERMITTIVITY)
-    platform = openmm.Platform.getPlatformByName("Reference")
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
-    context.setPeriodicBoxVectors(*np.diag(box))
+            force.setPMEParameters(*MESH)
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName(platform))
+    context.setPeriodicBoxVectors(*cell)
     context.setPositions(positions)
     state = context.getState(energy=True, forces=True)
     forces = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
@@ -49,7 +50,7 @@ def main():
     prmtop = app.AmberPrmtopFile(str(FILES / f"{NAME}.prmtop"), periodicBoxVectors=inpcrd.getBoxVectors())
     shaken = start + np.random.Generator(np.random.Philox(key=SEED)).normal(scale=SHAKING, size=start.shape)
     digits = np.rint(1e4 * shaken).astype(int)
-    found = {method: evaluate(prmtop, box, digits / 1e4, method) for method in ("Ewald", "CutoffPeriodic")}
+    found = {method: evaluate(prmtop, np.diag(box), digits / 1e4, method) for method in ("Ewald", "CutoffPeriodic")}
     print(json.dumps({"openmm": openmm.version.full_version, "box": box.tolist(), "positions": digits.ravel().tolist()} | found))
 
 

@@ -60,7 +60,7 @@ def test_coordinates_come_from_a_pdb_or_with_a_box(converted):
     _, from_gro, box = read_molecule(converted / "alanine.top", converted / "boxed.gro")
     assert none is None
     assert np.abs(from_pdb - from_gro).max() < 1e-4
-    assert box == pytest.approx(np.ptp(from_gro, axis=0) + 0.5, abs=1e-4)  # what ParmEd takes for a box
+    assert box == pytest.approx(np.diag(np.ptp(from_gro, axis=0) + 0.5), abs=1e-4)  # what ParmEd takes for a box
 
 
 def test_every_kind_of_gromacs_term_has_openmm_s_energy_and_forces():
@@ -195,7 +195,8 @@ def test_gromacs_terms_that_are_not_computed_are_refused_by_name(tmp_path, old, 
         ("Pair Coeffs # lj/cut/coul/cut", "Pair Coeffs # buck", "lj/cut"),
         ("Atoms # full", "Atoms # charge", "Atoms of style full"),
         ("5 1 4 6", "5 1 4 9", "an error"),
-        ("-20.0 20.0 zlo zhi", "-20.0 20.0 zlo zhi\n1.0 0.0 0.0 xy xz yz", "a box that is not tilted"),
+        ("-20.0 20.0 zlo zhi", "-20.0 20.0 zlo zhi\n1.0 0.0 0.0 xy xz yz", "boundary = p p p` of a tilted box"),
+        ("-20.0 20.0 zlo zhi", "-20.0 20.0 zlo zhi\n40.0 0.0 0.0 avec", "bounds and tilts"),
     ],
 )
 def test_lammps_files_that_leave_something_to_guess_are_refused(tmp_path, old, new, said):

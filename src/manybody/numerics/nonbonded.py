@@ -310,14 +310,18 @@ class CutPairs:
         return found[0] + off[0], found[1] + off[1], found[2] + off[2]
 
     def energy(self, positions: Tensor, box: Tensor, left_out: ListedPairs) -> tuple[Tensor, Tensor]:
-        """Lennard-Jones and Coulomb energy in plain torch, nearest images only: the oracle.  positions [atoms, 3], box [3]."""
+        """Lennard-Jones and Coulomb energy in plain torch, nearest images only: the oracle.
+
+        positions: [atoms, 3]; box: edges [3], or cell [3, 3], no two of whose faces are closer than twice the cutoff.
+        """
         i, j = torch.triu_indices(len(positions), len(positions), 1)
         kept = torch.ones(len(positions), len(positions), dtype=torch.bool)
         excluded = torch.from_numpy(left_out.atoms)
         kept[excluded[:, 0], excluded[:, 1]] = kept[excluded[:, 1], excluded[:, 0]] = False
         i, j = i[kept[i, j]], j[kept[i, j]]
         apart = positions[i] - positions[j]
-        apart = apart - box * torch.round((apart / box).detach())
+        cell = torch.diag(box) if box.ndim == 1 else box
+        apart = apart - torch.round((apart @ torch.linalg.inv(cell)).detach()) @ cell
         r = torch.linalg.norm(apart, dim=1)
         near = r <= self.cutoff
         i, j, r = i[near], j[near], r[near]

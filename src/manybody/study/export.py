@@ -167,8 +167,8 @@ def _attributes(plan: Plan) -> dict[str, str]:
 
 
 def last_configurations(plan: Plan, evidence: Evidence) -> list[ase.Atoms]:
-    """The last state of every realisation whose last task ends in positions [atoms, 3] in a periodic box [3], or in a cell
-    [3, 3] that is periodic as `pbc` [3] says.
+    """The last state of every realisation whose last task ends in positions [atoms, 3] in a periodic box, or in a cell
+    [3, 3] that is periodic as `pbc` [3] says. A `box` has edges [3], along the unit vectors `box_shape` [3, 3] if given.
 
     Where a task gives atomic `numbers`, lengths and velocities are in ASE's units. Other particles have no chemical
     element: they are ASE's `X` with mass 1, and momenta are velocities, in reduced units.
@@ -189,7 +189,8 @@ def _configuration(run: Realisation, evidence: Evidence) -> ase.Atoms | None:
     numbers, length, speed = np.zeros(len(positions), dtype=int), 1.0, 1.0
     if "numbers" in arrays and evidence.plan.study.unit_system is not None:
         numbers, (length, speed) = np.asarray(arrays["numbers"]), _in_ase(evidence.plan.study.unit_system)
-    atoms = ase.Atoms(numbers=numbers, positions=length * positions, cell=length * box, pbc=pbc > 0)
+    vectors = box[:, None] * arrays["box_shape"] if "box_shape" in arrays else box
+    atoms = ase.Atoms(numbers=numbers, positions=length * positions, cell=length * vectors, pbc=pbc > 0)
     if "velocities" in arrays:
         atoms.set_velocities(speed * np.asarray(arrays["velocities"], dtype=np.float64))
     atoms.info |= {"point": run.point.label, "repeat": run.repeat, "task": task.digest}

@@ -12,7 +12,7 @@ Lengths are in nm and times in ps, in xyz in angstrom and ps; a study in reduced
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ _DIMENSIONS = 3
 class Frames:
     """Configurations in order of time: positions [frames, atoms, 3], times [frames], box edges [frames, 3] (0: no box).
 
-    numbers: atomic numbers [atoms], 0 for particles that are no element. Physical ones are in nm and ps.
+    numbers: atomic numbers [atoms], 0 for particles that are no element. Physical ones are in nm and ps. shape: unit vectors
+    [3, 3] along the edges, lower triangular.
     """
 
     positions: np.ndarray
@@ -39,6 +40,12 @@ class Frames:
     boxes: np.ndarray
     numbers: np.ndarray
     physical: bool
+    shape: np.ndarray = field(default_factory=lambda: np.eye(3))
+
+    @property
+    def cells(self) -> np.ndarray:
+        """The vectors of the boxes as rows, [frames, 3, 3]."""
+        return np.asarray(self.boxes[:, :, None] * self.shape)
 
 
 def frames_of(run: Realisation, output: Callable[[Task], Output], units: UnitSystem | None) -> Frames:
@@ -66,6 +73,7 @@ def frames_of(run: Realisation, output: Callable[[Task], Output], units: UnitSys
         length * np.concatenate(boxes),
         numbers,
         physical=units is not None and "numbers" in arrays,
+        shape=np.asarray(arrays.get("box_shape", np.eye(3)), dtype=np.float64),
     )
 
 
@@ -90,7 +98,9 @@ def _mdtraj(frames: Frames, path: Path, ending: str) -> None:
 
     lengths = angles = None
     if frames.boxes.any():
-        lengths, angles = frames.boxes.astype(np.float32), np.full(frames.boxes.shape, 90, np.float32)
+        cosines = (frames.shape @ frames.shape.T)[(1, 0, 0), (2, 2, 1)]  # of b and c, a and c, a and b
+        lengths = frames.boxes.astype(np.float32)
+        angles = np.tile(np.degrees(np.arccos(cosines)).astype(np.float32), (len(lengths), 1))
     positions, times = frames.positions.astype(np.float32), frames.times.astype(np.float32)
     made = mdtraj.Trajectory(positions, _atoms(frames.numbers), time=times, unitcell_lengths=lengths, unitcell_angles=angles)
     getattr(made, f"save_{ending}")(str(path))
@@ -115,8 +125,8 @@ def _extended_xyz(frames: Frames, path: Path, ending: str) -> None:
 
     scale = 10.0 if frames.physical else 1.0
     images = [
-        ase.Atoms(frames.numbers, scale * x, cell=scale * box, pbc=box > 0, info={"time": float(time)})
-        for x, time, box in zip(frames.positions, frames.times, frames.boxes, strict=True)
+        ase.Atoms(frames.numbers, scale * x, cell=scale * cell, pbc=cell.diagonal() > 0, info={"time": float(time)})
+        for x, time, cell in zip(frames.positions, frames.times, frames.cells, strict=True)
     ]
     ase.io.write(path, images, format="extxyz", columns=["symbols", "positions"])
 
@@ -143,7 +153,7 @@ def _h5md(frames: Frames, path: Path, ending: str) -> None:
         if frames.boxes.any():
             edges = box.create_group("edges")
             edges["step"], edges["time"] = position["step"], position["time"]  # the same data sets, linked
-            edges["value"] = frames.boxes
+            edges["value"] = frames.boxes if (frames.shape == np.eye(3)).all() else frames.cells
             series.append(edges["value"])
         if frames.physical:
             about.create_group("modules/units").attrs["version"] = np.array([1, 0])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from manybody.core.errors import InputError, Problem
+from manybody.engines.molecules.cells import read_cell
 from manybody.engines.molecules.topology import Array, Indices, Topology, connected
 from manybody.numerics.bonded import SIZES, BondedTerms, Form
 from manybody.numerics.constraints import Constraints
@@ -22,7 +23,7 @@ KCAL, ANGSTROM = 4.184, 0.1  # in kJ and nm
 
 
 def read_amber(prmtop: Path, coordinates: Path) -> tuple[Topology, Array, Array | None]:
-    """Topology, positions [atoms, 3] in nm, and the edges [3] of the box in nm, None in vacuum.
+    """Topology, positions [atoms, 3] in nm, and the cell [3, 3] of the box in nm, None in vacuum.
 
     Raises `InputError` where a file cannot be read, does not fit the other, or holds what this engine does not compute.
     """
@@ -32,17 +33,32 @@ def read_amber(prmtop: Path, coordinates: Path) -> tuple[Topology, Array, Array 
         remedy = f"Take the coordinates that belong to {prmtop.name}."
         raise InputError(Problem(str(coordinates), f"coordinates of {len(parm.atoms)} atoms", came, remedy))
     _refuse_what_is_not_computed(parm, prmtop)
-    return _topology(parm), np.asarray(parm.coordinates, dtype=np.float64) * ANGSTROM, edges(parm, coordinates)
+    return _topology(parm), np.asarray(parm.coordinates, dtype=np.float64) * ANGSTROM, cell_of(parm, coordinates)
 
 
-def edges(structure: Any, coordinates: Path) -> Array | None:
-    """The edges [3] of the box of a ParmEd structure, nm; None where there is none. Raises `InputError` for a tilted one."""
+def cell_of(structure: Any, coordinates: Path) -> Array | None:
+    """The reduced cell [3, 3] of the box of a ParmEd structure, nm; None where there is none.
+
+    A box has lengths and angles; its first edge is along x, its second in the plane of x and y. Raises `InputError` where
+    they span no volume.
+    """
     if structure.box is None or not np.any(structure.box[:3]):
         return None
-    if any(abs(angle - 90) > 1e-4 for angle in structure.box[3:]):
-        came = f"angles {[float(angle) for angle in structure.box[3:]]}"
-        raise InputError(Problem(str(coordinates), "a rectangular box", came, "Solvate the molecule in a rectangular box."))
-    return np.asarray(structure.box[:3], dtype=np.float64) * ANGSTROM
+    if coordinates.suffix.lower() == ".gro":
+        _refuse_turned(coordinates, len(structure.atoms))
+    box = [float(value) for value in structure.box]
+    return read_cell(box[:3], box[3:], ANGSTROM, coordinates)
+
+
+def _refuse_turned(gro: Path, atoms: int) -> None:
+    """Refuse a box that GROMACS would not write: lengths and angles, which are all that is read of it, are turned otherwise.
+
+    Its line is v1(x) v2(y) v3(z), then v1(y) v1(z) v2(x) v2(z) v3(x) v3(y) unless these are zero.
+    """
+    words = gro.read_text(encoding="utf-8", errors="replace").splitlines()[atoms + 2].split()
+    if len(words) == 9 and any(float(words[place]) for place in (3, 4, 6)):
+        expected, remedy = "a box with v1(y) = v1(z) = v2(z) = 0", "Write coordinates and box with GROMACS."
+        raise InputError(Problem(str(gro), expected, f"`{' '.join(words)}`", remedy))
 
 
 def _load(prmtop: Path, coordinates: Path) -> Any:

@@ -1,20 +1,24 @@
-"""Molecules in a rectangular periodic box, from files: a system, typed, torch-free."""
+"""Molecules in a periodic box, from files: a system, typed, torch-free."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from manybody.core.errors import InputError
 from manybody.core.spec import refuse
 from manybody.core.units import Length
+from manybody.engines.molecules.cells import RIGHT, angles_of, lengths
 from manybody.engines.molecules.spec import COORDINATES, TOPOLOGY, BoxOfMolecules, Contents, FromFiles, Rigid
 
 
 class MolecularBox(BoxOfMolecules, FromFiles):
-    """Molecules in a rectangular periodic box, with force field, coordinates and box from files of Amber, GROMACS or LAMMPS."""
+    """Molecules in a periodic box, with force field, coordinates and box from files of Amber, GROMACS or LAMMPS.
+
+    The box may be tilted, such as a truncated octahedron or a rhombic dodecahedron; what is found is its reduced cell.
+    """
 
     summary: ClassVar[str] = "molecules in a periodic box, from files of Amber, GROMACS or LAMMPS: solutions, liquids"
     symmetries: ClassVar[tuple[str, ...]] = ("translation", "permutation")
@@ -29,11 +33,12 @@ class MolecularBox(BoxOfMolecules, FromFiles):
     molecules: int = Field(0, ge=0, description="number of molecules; leave it out, and it is found")
     mass: float = Field(0.0, ge=0, description="mass of all atoms, u; leave it out, and it is found")
     edges: tuple[float, float, float] = Field((0.0, 0.0, 0.0), description="of the box, nm; leave them out, and they are found")
+    angles: tuple[float, float, float] = Field(RIGHT, description="of the box, degrees; leave them out, and they are found")
 
     @property
     def contents(self) -> Contents:
         """What the files have."""
-        return Contents(self.atoms, self.molecules, self.mass, self.edges)
+        return Contents(self.atoms, self.molecules, self.mass, self.edges, self.angles)
 
     @property
     def remedy(self) -> str:
@@ -46,9 +51,14 @@ class MolecularBox(BoxOfMolecules, FromFiles):
         from manybody.engines.molecules.formats import read_box  # loads torch: only where a study is read
 
         try:
-            found, _, edges = read_box(topology, coordinates)
+            found, _, cell = read_box(topology, coordinates)
         except InputError as error:
             (problem,) = error.problems
             refuse("topology", problem.expected, f"{problem.where}: {problem.came}", problem.remedy)
-        mass = float(found.masses.sum())
-        return {"atoms": found.atoms, "molecules": found.molecules, "mass": mass, "edges": tuple(edges.tolist())}
+        box = {"edges": tuple(lengths(cell).tolist()), "angles": angles_of(cell)}
+        return {"atoms": found.atoms, "molecules": found.molecules, "mass": float(found.masses.sum())} | box
+
+    @model_serializer(mode="wrap")
+    def _without_right_angles(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = handler(self)
+        return document if self.angles != RIGHT else {name: value for name, value in document.items() if name != "angles"}

@@ -21,7 +21,7 @@ from manybody.core.errors import TaskError
 from manybody.core.random import Key
 from manybody.engines.molecules.barostat import Barostat, Place, first_width, in_box
 from manybody.engines.molecules.force_fields import force_field_of
-from manybody.engines.molecules.forces import Evaluation, ForceField, NearLists
+from manybody.engines.molecules.forces import Evaluation, NearLists
 from manybody.engines.molecules.levels import Levels, together
 from manybody.engines.molecules.spec import MolecularSystem, WaterBox
 from manybody.engines.molecules.state import MoleculeState
@@ -48,11 +48,6 @@ class Trace:
     heat: np.ndarray
     volume: np.ndarray
     momentum: np.ndarray
-
-
-def volume(field: ForceField) -> float:
-    """Volume of the box of a force field, nm^3; 0 in vacuum."""
-    return 0.0 if field.box is None else float(field.box.prod())
 
 
 class MoleculeEngine:
@@ -141,7 +136,7 @@ class MoleculeEngine:
                 place, width = self.barostat.move(self.field, place, width, state.key, done // self.barostat.every)
                 heat += place.found.energy - before
             if (step + 1) % stride == 0:
-                rows[step // stride, :6] = *self._look(place, v), heat, volume(place.field)
+                rows[step // stride, :6] = *self._look(place, v), heat, place.field.volume
                 rows[step // stride, 6:] = self.topology.masses @ v
         after = replace(
             state, positions=torch.from_numpy(place.positions), velocities=torch.from_numpy(v), step=state.step + steps,
@@ -161,10 +156,11 @@ class MoleculeEngine:
 
     def observables(self, state: MoleculeState) -> dict[str, float]:
         """Potential energy a molecule, temperature, and in a box the pressure, kJ/(mol nm^3)."""
-        energy, virial, kinetic, centres = self._look(self._place(state), state.velocities.numpy())
+        place = self._place(state)
+        energy, virial, kinetic, centres = self._look(place, state.velocities.numpy())
         told = {"potential_energy": energy / self.topology.molecules, "temperature": 2 * kinetic / self.freedom}
         if self.field.box is not None:
-            told["pressure"] = (2 * centres + virial) / (3 * float(state.box.prod()))
+            told["pressure"] = (2 * centres + virial) / (3 * place.field.volume)
         return told
 
     def conserved(self, state: MoleculeState) -> dict[str, float]:

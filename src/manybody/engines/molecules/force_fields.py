@@ -7,6 +7,7 @@ import numpy as np
 from manybody.core.errors import InputError, Problem
 from manybody.core.random import Key
 from manybody.engines.molecules.boxes import MolecularBox
+from manybody.engines.molecules.cells import lengths
 from manybody.engines.molecules.forces import ForceField, ewald_plan
 from manybody.engines.molecules.formats import read_box, read_molecule
 from manybody.engines.molecules.spec import BoxOfMolecules, FromFiles, MolecularSystem, Molecule, WaterBox, content_of
@@ -25,31 +26,32 @@ def force_field_of(system: MolecularSystem) -> tuple[ForceField, Array | None]:
     """
     if isinstance(system, WaterBox):
         sample = water_lattice(system.model, system.molecules, system.box, CALIBRATION)
-        return _in_box(system, water_topology(system.model, system.molecules), np.full(3, system.box), sample), None
+        return _in_box(system, water_topology(system.model, system.molecules), np.diag([system.box] * 3), sample), None
     if isinstance(system, MolecularBox):
         _refuse_other_files(system)
-        topology, positions, edges = read_box(*system.paths)
+        topology, positions, cell = read_box(*system.paths)
         if system.rigid != "none":
             topology = with_rigid_water(topology)
         if system.rigid == "h-bonds":
             topology = with_rigid_hydrogens(topology)
-        return _in_box(system, topology, edges, positions), positions
+        return _in_box(system, topology, cell, positions), positions
     assert isinstance(system, Molecule)
     return _in_vacuum(system)
 
 
-def _in_box(system: BoxOfMolecules, topology: Topology, box: Array, sample: Array) -> ForceField:
-    """In a box of edges [3]; particle-mesh Ewald as accurate as asked for at positions `sample` [atoms, 3]."""
+def _in_box(system: BoxOfMolecules, topology: Topology, cell: Array, sample: Array) -> ForceField:
+    """In a cell [3, 3]; particle-mesh Ewald as accurate as asked for at positions `sample` [atoms, 3]."""
     charges = topology.charges if system.electrostatics == "reaction-field" else np.zeros(topology.atoms)
     cut = CutPairs(topology.species, charges, topology.c12, topology.c6, system.switch, system.cutoff, system.permittivity)
-    ewald = ewald_plan(topology, box, sample, system.force_error, SKIN) if system.electrostatics == "pme" else None
-    return ForceField(topology, box, cut, ewald, system.tail_correction, SKIN)
+    ewald = ewald_plan(topology, cell, sample, system.force_error, SKIN) if system.electrostatics == "pme" else None
+    edges = lengths(cell)
+    return ForceField(topology, edges, cut, ewald, system.tail_correction, SKIN, cell / edges[:, None])
 
 
 def _in_vacuum(system: Molecule) -> tuple[ForceField, Array]:
     _refuse_other_files(system)
-    topology, positions, box = read_molecule(*system.paths)
-    if box is not None:
+    topology, positions, cell = read_molecule(*system.paths)
+    if cell is not None:
         remedy = "Take the system `molecular-box`, or strip the solvent and the box with ParmEd or cpptraj."
         raise InputError(Problem(str(system.paths[1]), "a molecule in vacuum", "a periodic box", remedy))
     if system.rigid == "h-bonds":

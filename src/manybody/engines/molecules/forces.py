@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -39,7 +39,7 @@ class NearLists:
 
 @dataclass(frozen=True)
 class ForceField:
-    """A topology in vacuum, where `cut` is None, or in a periodic box of edges `box` [3].
+    """A topology in vacuum, where `cut` is None, or in a periodic box of edges `box` [3] along the unit vectors `shape` [3, 3].
 
     In a box: Lennard-Jones within the cutoff of `cut`, with the long-range correction where `tail` is set; Coulomb by
     `ewald`, or by the reaction field of `cut` where it is None. skin: how much further than the cutoffs the lists reach.
@@ -51,6 +51,17 @@ class ForceField:
     ewald: PMEPlan | None = None
     tail: bool = True
     skin: float = 0.1
+    shape: Array = field(default_factory=lambda: np.eye(3))
+
+    @property
+    def cell(self) -> Array | None:
+        """The vectors of the box as rows, [3, 3], nm; None in vacuum."""
+        return None if self.box is None else self.shape * self.box[:, None]
+
+    @property
+    def volume(self) -> float:
+        """Volume of the box, nm^3; 0 in vacuum."""
+        return 0.0 if self.box is None else float(self.box.prod() * self.shape.diagonal().prod())
 
     @cached_property
     def _all_pairs(self) -> ListedPairs:
@@ -70,21 +81,20 @@ class ForceField:
     @cached_property
     def correction(self) -> tuple[float, float]:
         """Energy and virial of the Lennard-Jones pairs beyond the cutoff; 0, 0 without `tail`."""
-        if self.cut is None or self.box is None or not self.tail:
+        if self.cut is None or not self.tail:
             return 0.0, 0.0
         counts = np.bincount(self.cut.species, minlength=len(self.cut.c12)).astype(np.float64)
         energy, virial = long_range_correction(counts, self.cut.c12, self.cut.c6, self.cut.begin, self.cut.cutoff)
-        volume = float(self.box.prod())
-        return energy / volume, virial / volume
+        return energy / self.volume, virial / self.volume
 
     def lists(self, positions: Array, near: NearLists | None = None) -> NearLists | None:
         """Neighbour lists that hold for positions [atoms, 3]: `near` as far as it does; None in vacuum."""
-        if self.cut is None or self.box is None:
+        if self.cut is None or self.cell is None:
             return None
         cut, ewald = (near.cut, near.ewald) if near else (None, None)
         inside = positions[self._members]
         if cut is None or not cut.still_holds(inside):
-            cut = lattice_list(inside, np.diag(self.box), self.cut.cutoff, self.skin)
+            cut = lattice_list(inside, self.cell, self.cut.cutoff, self.skin)
         return NearLists(cut, self.ewald.neighbours(positions, ewald) if self.ewald else None)
 
     def evaluate(self, positions: Array, near: NearLists | None = None) -> Evaluation:
@@ -129,9 +139,9 @@ def _listed(positions: Array, pairs: ListedPairs, forces: Array) -> tuple[float,
     return float(found[0]), float(found[1]), float(found[2])
 
 
-def ewald_plan(topology: Topology, box: Array, positions: Array, force_error: float, skin: float) -> PMEPlan:
-    """Particle-mesh Ewald whose force error is `force_error` of the forces between molecules at `positions`."""
+def ewald_plan(topology: Topology, cell: Array, positions: Array, force_error: float, skin: float) -> PMEPlan:
+    """Particle-mesh Ewald in a cell [3, 3] whose force error is `force_error` of the forces between molecules at `positions`."""
     excluded = Exclusions(topology.excluded, np.zeros(len(topology.excluded)))
     return PMEPlan.for_accuracy(
-        topology.charges, np.diag(box), force_error, positions, skin, coulomb_constant=COULOMB, exclusions=excluded
+        topology.charges, cell, force_error, positions, skin, coulomb_constant=COULOMB, exclusions=excluded
     )

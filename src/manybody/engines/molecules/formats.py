@@ -21,7 +21,7 @@ AMBER, GROMACS, LAMMPS = (".prmtop", ".parm7"), (".top",), (".data", ".lmp")
 
 
 def read_molecule(force_field: Path, coordinates: Path) -> tuple[Topology, Array, Array | None]:
-    """Topology, positions [atoms, 3] in nm, and the edges [3] of the box in nm, None in vacuum.
+    """Topology, positions [atoms, 3] in nm, and the cell [3, 3] of the box in nm, None in vacuum.
 
     Raises `InputError` where a file is missing, cannot be read, does not fit the other, or holds what is not computed here.
     """
@@ -43,16 +43,16 @@ def read_molecule(force_field: Path, coordinates: Path) -> tuple[Topology, Array
 
 
 def read_box(force_field: Path, coordinates: Path) -> tuple[Topology, Array, Array]:
-    """Topology, positions [atoms, 3] of whole molecules in nm, and the edges [3] of the rectangular box they are in, nm.
+    """Topology, positions [atoms, 3] of whole molecules in nm, and the reduced cell [3, 3] of the box they are in, nm.
 
     Raises `InputError` as `read_molecule`, and where there is no box, or a molecule that has no end in it.
     """
-    topology, positions, edges = read_molecule(force_field, coordinates)
-    if edges is None:
+    topology, positions, cell = read_molecule(force_field, coordinates)
+    if cell is None:
         remedy = "Solvate the molecule, write coordinates with their box, or take the system `molecule`."
-        raise InputError(Problem(str(coordinates), "a rectangular periodic box", "none", remedy))
+        raise InputError(Problem(str(coordinates), "a periodic box", "none", remedy))
     try:
-        return topology, made_whole(positions, topology.bonds, edges), edges
+        return topology, made_whole(positions, topology.bonds, cell), cell
     except ValueError as error:
         remedy = "Take molecules that end within the box."
         raise InputError(Problem(str(coordinates), "molecules smaller than the box", str(error), remedy)) from error

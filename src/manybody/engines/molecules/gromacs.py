@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from manybody.core.errors import InputError, Problem
-from manybody.engines.molecules.amber import ANGSTROM, KCAL, edges, terms_of
+from manybody.engines.molecules.amber import ANGSTROM, KCAL, cell_of, terms_of
 from manybody.engines.molecules.topology import Array, Indices, Topology, along_bonds, connected, with_rigid_water
 from manybody.numerics.bonded import BondedTerms
 from manybody.numerics.constraints import Constraints
@@ -26,7 +26,7 @@ _BEND = 2 * KCAL
 
 
 def read_gromacs(top: Path, coordinates: Path) -> tuple[Topology, Array, Array | None]:
-    """Topology, positions [atoms, 3] in nm, and the edges [3] of the box in nm, None where they are zero or not there.
+    """Topology, positions [atoms, 3] in nm, and the cell [3, 3] of the box in nm, None where it is zero or not there.
 
     Raises `InputError` where a file cannot be read, does not fit the other, or holds what this engine does not compute.
     """
@@ -35,7 +35,7 @@ def read_gromacs(top: Path, coordinates: Path) -> tuple[Topology, Array, Array |
     _refuse_what_is_not_computed(structure, top)
     positions = np.asarray(structure.coordinates, dtype=np.float64) * ANGSTROM
     # [ settles ] is read as bonds, one between the hydrogens among them
-    return with_rigid_water(_topology(structure), only_held=True), positions, edges(structure, coordinates)
+    return with_rigid_water(_topology(structure), only_held=True), positions, cell_of(structure, coordinates)
 
 
 def _refuse_includes(top: Path) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 
 from manybody.core.errors import InputError, Problem
 from manybody.engines.molecules.amber import ANGSTROM, KCAL
+from manybody.engines.molecules.cells import reduced
 from manybody.engines.molecules.topology import Array, Indices, Topology, along_bonds, connected
 from manybody.numerics.bonded import SIZES, BondedTerms, Form
 from manybody.numerics.constraints import Constraints
@@ -54,6 +55,7 @@ class _Data:
         self.rows: dict[str, list[list[str]]] = {}
         self.styles: dict[str, str] = {}
         self.bounds: dict[str, tuple[float, float]] = {}
+        self.tilts = (0.0, 0.0, 0.0)  # xy, xz, yz
         section = ""
         for number, line in enumerate(lines[1:], 2):
             if found := _SECTION.match(line.strip()):
@@ -64,8 +66,11 @@ class _Data:
                     self.rows[section].append(words)
                 elif words[-1] in ("xhi", "yhi", "zhi"):
                     self.bounds[words[-1][0]] = (float(words[0]), float(words[1]))
-                elif words[-1] == "yz" and any(float(word) for word in words[:3]):
-                    self.refuse("a rectangular box", f"line {number}: `{line.strip()}`", "Take a box that is not tilted.")
+                elif words[-1] == "yz":
+                    self.tilts = (float(words[0]), float(words[1]), float(words[2]))
+                elif words[-1] in ("avec", "bvec", "cvec"):
+                    remedy = "Write it as a restricted triclinic box."
+                    self.refuse("a box of bounds and tilts xy xz yz", f"line {number}: `{line.strip()}`", remedy)
 
     def refuse(self, expected: str, came: str, remedy: str) -> NoReturn:
         """Raise the `InputError` of this file."""
@@ -88,6 +93,8 @@ class _Data:
         periodic = said.get("boundary", "p p p").split()
         if periodic not in (["p"] * 3, ["f"] * 3, ["s"] * 3, ["m"] * 3):
             self.refuse("`boundary = p p p` or `f f f`", f"`{' '.join(periodic)}`", "Take one kind along all axes.")
+        if any(self.tilts) and periodic[0] != "p":
+            self.refuse("`boundary = p p p` of a tilted box", f"`{' '.join(periodic)}`", "Take a box that is not tilted.")
         return _Settings(float(special[3]), float(special[7]), said["mix"], periodic[0] == "p")
 
     def coefficients(self, section: str, styles: Mapping[str, int]) -> dict[int, list[float]]:
@@ -104,7 +111,7 @@ class _Data:
 
 
 def read_lammps(path: Path) -> tuple[Topology, Array, Array | None]:
-    """Topology, positions [atoms, 3] in nm (whole molecules), and the edges [3] of the box in nm, None without one.
+    """Topology, positions [atoms, 3] in nm (whole molecules), and the cell [3, 3] of the box in nm, None without one.
 
     Raises `InputError` where the file cannot be read, or holds what this engine does not compute.
     """
@@ -127,9 +134,10 @@ def _read(data: _Data, settings: _Settings) -> tuple[Topology, Array, Array | No
     kinds = np.array([int(row[2]) for row in rows])
     charges = np.array([float(row[3]) for row in rows])
     bounds = np.array([data.bounds[axis] for axis in "xyz"])
-    edges = np.diff(bounds, axis=1)[:, 0]
+    cell = np.diag(np.diff(bounds, axis=1)[:, 0])
+    cell[(1, 2, 2), (0, 0, 1)] = data.tilts
     images = np.array([[int(word) for word in row[7:10]] if len(row) >= 10 else [0] * 3 for row in rows])
-    positions = (np.array([[float(word) for word in row[4:7]] for row in rows]) + images * edges) * ANGSTROM
+    positions = (np.array([[float(word) for word in row[4:7]] for row in rows]) + images @ cell) * ANGSTROM
     weights = {int(row[0]): float(row[1]) for row in data.rows["Masses"]}
     masses = np.array([weights[kind] for kind in kinds])
     bonded, bonds = _bonded(data, place)
@@ -159,7 +167,7 @@ def _read(data: _Data, settings: _Settings) -> tuple[Topology, Array, Array | No
         ),
         constraints=Constraints.none(masses),
     )
-    return topology, positions, edges * ANGSTROM if settings.periodic else None
+    return topology, positions, reduced(cell * ANGSTROM) if settings.periodic else None
 
 
 def _tables(data: _Data, settings: _Settings, kinds: Indices) -> tuple[Indices, Array, Array]:

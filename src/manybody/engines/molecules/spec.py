@@ -21,6 +21,7 @@ from manybody.core.spec import refuse
 from manybody.core.study import Realisation
 from manybody.core.task import Task
 from manybody.core.units import PRESSURE, Dimension, Length, Temperature, Time, UnitSystem
+from manybody.engines.molecules.cells import RIGHT, Triple, directions, heights
 
 AVOGADRO = 6.02214076e23
 MOLECULAR_UNITS = UnitSystem(length=1e-9, energy=1e3 / AVOGADRO, mass=1e-3 / AVOGADRO)
@@ -55,17 +56,23 @@ class MolecularSystem(SystemSpec):
 
 @dataclass(frozen=True)
 class Contents:
-    """How many atoms and molecules are in a box, their mass, u, and its edges, nm."""
+    """How many atoms and molecules are in a box, their mass, u, its edges, nm, and its angles, degrees."""
 
     atoms: int
     molecules: int
     mass: float
-    edges: tuple[float, float, float]
+    edges: Triple
+    angles: Triple = RIGHT
 
     @property
     def volume(self) -> float:
         """Volume of the box, nm^3."""
-        return math.prod(self.edges)
+        return math.prod(self.edges) * float(directions(self.angles).diagonal().prod())
+
+    @property
+    def width(self) -> float:
+        """The smallest distance between opposite faces, nm: the shortest edge where angles are right."""
+        return min(heights(self.edges, self.angles))
 
 
 class BoxOfMolecules(MolecularSystem, ABC):
@@ -95,9 +102,10 @@ class BoxOfMolecules(MolecularSystem, ABC):
 
     @model_validator(mode="after")
     def _cutoffs_fit(self) -> Self:
-        half = min(self.contents.edges) / 2
+        half = self.contents.width / 2
         if self.cutoff > half:
-            refuse("cutoff", f"at most half the box, {half:.4g} nm", f"{self.cutoff:g} nm", self.remedy)
+            box = "box" if self.contents.angles == RIGHT else "distance between opposite faces of the box"
+            refuse("cutoff", f"at most half the {box}, {half:.4g} nm", f"{self.cutoff:g} nm", self.remedy)
         if self.switch > self.cutoff:
             refuse("switch", f"at most the cutoff, {self.cutoff:g} nm", f"{self.switch:g} nm", f"Take {self.cutoff - 0.1:g} nm.")
         return self

@@ -139,6 +139,8 @@ class Recorder:
             "box": state.box.numpy(),
             "numbers": self.engine.topology.numbers,
         }
+        if (self.engine.field.shape != np.eye(3)).any():
+            arrays["box_shape"] = self.engine.field.shape
         document: dict[str, float] = {
             "steps": self.stride * self.samples,
             "time_step": self.leg.time_step,

@@ -169,8 +169,8 @@ def _rest(topology: Topology, name: str, form: Form, ends: tuple[int, int]) -> d
     return {tuple(row): value for r, v in zip(rows, values, strict=True) for row, value in zip(r, v, strict=True)}
 
 
-def made_whole(positions: Array, bonds: Indices, edges: Array) -> Array:
-    """Positions [atoms, 3] in a box of edges [3], moved by whole edges so that bonds [bonds, 2] cross no face of it.
+def made_whole(positions: Array, bonds: Indices, cell: Array) -> Array:
+    """Positions [atoms, 3] in a cell [3, 3], moved by whole vectors of it so that bonds [bonds, 2] cross no face of it.
 
     The first atom of each molecule stays. Raises `ValueError` where a molecule is bonded to its own image.
     """
@@ -185,11 +185,18 @@ def made_whole(positions: Array, bonds: Indices, edges: Array) -> Array:
         for atom in queue:  # it grows as atoms are reached
             for other in near[atom]:
                 if not seen[other]:
-                    apart = positions[other] - whole[atom]
-                    whole[other] -= edges * np.round(apart / edges)
+                    whole[other] -= _hop(positions[other] - whole[atom], cell)
                     seen[other] = True
                     queue.append(other)
     apart = whole[bonds[:, 0]] - whole[bonds[:, 1]]
-    if (np.abs(apart) > 0.5 * edges).any():
+    if (np.abs(apart) > 0.5 * cell.diagonal()).any():
         raise ValueError("a molecule is bonded to its own image")
     return whole
+
+
+def _hop(apart: Array, cell: Array) -> Array:
+    """The lattice vector [3] of a lower-triangular cell that brings `apart` [3] within half its diagonal when taken off."""
+    hop = np.zeros(3)
+    for row in (2, 1, 0):
+        hop += np.round((apart - hop)[row] / cell[row, row]) * cell[row]
+    return hop

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from manybody.core.errors import InputError, Problem
+from manybody.engines.molecules.cells import angles_of, lengths
 from manybody.engines.molecules.topology import Topology
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 def trajectory(
     topology: Topology, frames: np.ndarray, times: Sequence[float] | np.ndarray | None = None, box: np.ndarray | None = None
 ) -> mdtraj.Trajectory:
-    """Frames [frames, atoms, 3] in nm at `times` [frames] in ps, in a box of edges [3] in nm (None or zeros: vacuum).
+    """Frames [frames, atoms, 3] in nm at `times` [frames] in ps, in a box in nm (None or zeros: vacuum).
+
+    box: its edges [3] where it is rectangular, or its cell [3, 3], such as ``engine.field.cell``.
 
     ``trajectory(...).save("water.dcd")`` writes a file; the ending says of what kind. Molecules are left whole, so that
     atoms may lie outside the box. Raises `InputError` where MDTraj is missing or the frames are not of this topology.
@@ -34,11 +37,12 @@ def trajectory(
     if frames.ndim != 3 or frames.shape[1:] != (topology.atoms, 3):
         expected, remedy = f"frames of shape [frames, {topology.atoms}, 3]", "Take the topology of the same system."
         raise InputError(Problem("trajectory", expected, f"{list(frames.shape)}", remedy))
-    lengths = angles = None
+    edges = angles = None
     if box is not None and np.any(box):
-        lengths, angles = np.tile(np.asarray(box, np.float32), (len(frames), 1)), np.full((len(frames), 3), 90, np.float32)
+        cell = np.diag(box) if np.ndim(box) == 1 else np.asarray(box)
+        edges, angles = (np.tile(np.asarray(each, np.float32), (len(frames), 1)) for each in (lengths(cell), angles_of(cell)))
     stamps = None if times is None else np.asarray(times, dtype=np.float32)
-    return mdtraj.Trajectory(frames, _named(topology), time=stamps, unitcell_lengths=lengths, unitcell_angles=angles)
+    return mdtraj.Trajectory(frames, _named(topology), time=stamps, unitcell_lengths=edges, unitcell_angles=angles)
 
 
 def _named(topology: Topology) -> Any:
