@@ -290,9 +290,9 @@ def test_boxes_without_a_volume_and_cutoffs_beyond_half_the_height_are_refused(t
         flat = written(tmp_path / "flat.rst7", octahedron[1], [EDGE] * 3 + angles)
         with pytest.raises(ValidationError, match=r"a periodic box; got .* Solvate the molecule again"):
             MolecularBox(**CUT | paths | {"coordinates": str(flat)})
-    for cell in (np.diag([1.0, -1.0, 1.0]), np.diag([1.0, 0.0, 1.0]), np.diag([1.0, np.nan, 1.0])):
+    for diagonal in ([1.0, -1.0, 1.0], [1.0, 0.0, 1.0], [1.0, np.nan, 1.0], [1.0, 1.0, 1e-4]):
         with pytest.raises(ValueError, match="span a volume"):
-            reduced(cell)
+            reduced(np.diag(diagonal) + np.tril(np.full((3, 3), 0.3), -1))
 
 
 # --- dynamics ----------------------------------------------------------------------------------------------------

@@ -64,11 +64,12 @@ def reduced(cell: Array) -> Array:
     Tilts up to `MARGIN` beyond half an edge are left as they are, so that what is rounded does not decide.
     """
     found, diagonal = cell.copy(), cell.diagonal()
-    for row, column in ((2, 1), (2, 0), (1, 0)):
+    spans = np.isfinite(cell).all() and (diagonal > 0).all()
+    for row, column in ((2, 1), (2, 0), (1, 0)) if spans else ():
         tilt, edge = found[row, column], diagonal[column]
         if abs(tilt) > 0.5 * (1 + MARGIN) * edge:
             found[row] -= np.rint(tilt / edge) * found[column]
-    if not (diagonal > 0).all() or not diagonal.prod() > FLAT * lengths(found).prod():
+    if not spans or diagonal.prod() < FLAT * lengths(found).prod():
         raise ValueError(f"the vectors of a box span a volume, which {cell.tolist()} do not")
     found[np.abs(found) <= math.radians(ROUNDED) * diagonal[:, None]] = 0.0
     return found
