@@ -55,7 +55,8 @@ def _dot(a: Array, b: Array) -> float:
 
 
 @exact_kernel
-def _distance(x: Array, atoms: Indices, gradient: Array) -> float:
+def distance_and_gradient(x: Array, atoms: Indices, gradient: Array) -> float:
+    """|x1 - x0| of atoms [2] at x [all atoms, 3]; what it changes by with each goes into gradient [2, 3]."""
     square = 0.0
     for d in range(3):
         gradient[1, d] = x[atoms[1], d] - x[atoms[0], d]
@@ -68,7 +69,8 @@ def _distance(x: Array, atoms: Indices, gradient: Array) -> float:
 
 
 @exact_kernel
-def _angle(x: Array, atoms: Indices, gradient: Array) -> float:
+def angle_and_gradient(x: Array, atoms: Indices, gradient: Array) -> float:
+    """The angle of atoms [3], 0 to pi; what it changes by with each goes into gradient [3, 3]."""
     a, b, normal = np.empty(3), np.empty(3), np.empty(3)
     for d in range(3):
         a[d], b[d] = x[atoms[0], d] - x[atoms[1], d], x[atoms[2], d] - x[atoms[1], d]
@@ -84,7 +86,8 @@ def _angle(x: Array, atoms: Indices, gradient: Array) -> float:
 
 
 @exact_kernel
-def _torsion(x: Array, atoms: Indices, gradient: Array) -> float:
+def torsion_and_gradient(x: Array, atoms: Indices, gradient: Array) -> float:
+    """The torsion of atoms [4], -pi to pi; what it changes by with each goes into gradient [4, 3]."""
     a, b, c, first, second = np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.empty(3)
     for d in range(3):
         a[d], b[d] = x[atoms[1], d] - x[atoms[0], d], x[atoms[2], d] - x[atoms[1], d]
@@ -109,11 +112,11 @@ def look(x: Array, kinds: Indices, atoms: Indices, values: Array, gradients: Arr
     """Values [variables] and gradients [variables, 4, 3] of the variables `kinds` of `atoms` [variables, 4] at x [atoms, 3]."""
     for n in range(kinds.size):
         if kinds[n] == _DISTANCE:
-            values[n] = _distance(x, atoms[n], gradients[n])
+            values[n] = distance_and_gradient(x, atoms[n], gradients[n])
         elif kinds[n] == _ANGLE:
-            values[n] = _angle(x, atoms[n], gradients[n])
+            values[n] = angle_and_gradient(x, atoms[n], gradients[n])
         else:
-            values[n] = _torsion(x, atoms[n], gradients[n])
+            values[n] = torsion_and_gradient(x, atoms[n], gradients[n])
 
 
 @dataclass(frozen=True)
