@@ -1,10 +1,13 @@
 """Formulas with units."""
 
+import math
+
 import pytest
 
 from manybody.core import units
 from manybody.core.errors import InputError
 from manybody.core.units import UnitSystem, parse_si
+from manybody.numerics.bonded_formulas import BondedPotential
 from manybody.numerics.dimensions import in_reduced_units
 from manybody.numerics.pairs import LENNARD_JONES, PairPotential
 from manybody.numerics.potentials import BUCKINGHAM, LIBRARY, MORSE, SOFT_CORE, WCA, YUKAWA
@@ -71,3 +74,17 @@ def test_what_is_no_energy_is_refused_with_its_reason(expression: str, quantitie
     with pytest.raises(InputError, match="pair potential `mine`") as refused:
         in_reduced_units(PairPotential("mine", expression, names), quantities, ARGON)
     assert part in str(refused.value)
+
+
+def test_angles_of_bonded_formulas_have_no_dimension() -> None:
+    held = BondedPotential("k/2*wrapped(phi - phi0)**2", ("k", "phi0"))
+    found = in_reduced_units(held, {"k": "500 kJ/mol/rad^2", "phi0": "-60 degree"}, MOLECULES)
+    assert found == pytest.approx({"k": 500.0, "phi0": -math.pi / 3}, rel=1e-14)
+    spring = BondedPotential("k/2*(r - r0)**2", ("k", "r0"))
+    assert in_reduced_units(spring, {"k": "2 kJ/mol/angstrom^2", "r0": "3 angstrom"}, MOLECULES) == pytest.approx(
+        {"k": 200.0, "r0": 0.3}, rel=1e-14
+    )
+    with pytest.raises(InputError, match=r"an energy; got no dimension. Check the units: k = 500"):
+        in_reduced_units(held, {"k": 500.0, "phi0": 1.0}, MOLECULES)
+    with pytest.raises(InputError, match="same dimension to add; got no dimension and length"):
+        in_reduced_units(held, {"k": "1 kJ/mol", "phi0": "1 nm"}, MOLECULES)

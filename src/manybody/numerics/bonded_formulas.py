@@ -52,6 +52,11 @@ class BondedPotential:
             expected, remedy = "exactly one of r, theta and phi", "A term is of one distance, one angle or one torsion."
             raise InputError(Problem(_WHERE, expected, " and ".join(sorted(used)) or f"`{self.expression}`", remedy))
 
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        return f"bonded potential `{self.expression}`"
+
     @cached_property
     def tree(self) -> ast.expr:
         """The text, taken apart."""

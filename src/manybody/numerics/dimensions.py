@@ -9,6 +9,7 @@ the energy k_B T, as everywhere in reduced units. A formula is walked once with 
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from typing import Any
 from manybody.core.errors import InputError, Problem
 from manybody.core.units import Dimension, UnitError, UnitSystem, read_quantity, registry
 from manybody.numerics import expressions
+from manybody.numerics.bonded_formulas import BondedPotential
 from manybody.numerics.pairs import PairPotential
 
 Powers = tuple[Fraction, Fraction, Fraction]
@@ -35,30 +37,39 @@ _BASE: dict[str, Powers] = {
 _SINGLE = {"[substance]": "avogadro_constant", "[temperature]": "boltzmann_constant"}  # what makes of them what they count as
 
 
-def in_reduced_units(potential: PairPotential, quantities: Mapping[str, str | float], units: UnitSystem) -> dict[str, float]:
+def in_reduced_units(
+    potential: PairPotential | BondedPotential, quantities: Mapping[str, str | float], units: UnitSystem
+) -> dict[str, float]:
     """Parameters of `potential` as numbers in reduced units, where the formula with them is an energy.
 
-    quantities: for each parameter a text with a unit, or a number where it has no dimension. Raises `InputError` where a text
-    is no quantity, where terms of different dimensions are added, where a function is taken of something with a dimension,
-    and where the whole is no energy.
+    quantities: for each parameter a text with a unit, or a number where it has no dimension, as angles have none. Raises
+    `InputError` where a text is no quantity, where terms of different dimensions are added, where a function is taken of
+    something with a dimension, and where the whole is no energy.
     """
-    where = f"pair potential `{potential.name}`"
+    where, tree, names = _taken_apart(potential)
     found = {name: _quantity(value, f"{where}, {name}", units) for name, value in quantities.items()}
     if set(found) != set(potential.parameters):
-        expected, came = f"values for {', '.join(potential.parameters)}", ", ".join(found) or "none"
+        expected, came = f"values for {', '.join(potential.parameters) or 'none'}", ", ".join(found) or "none"
         raise InputError(Problem(where, expected, came, "Give each of them, and no other."))
-    names = {name: Measured(powers) for name, (powers, _) in found.items()}
-    names |= {"r": Measured(LENGTH), "r2": Measured(LENGTH) ** Measured(NONE, 2.0)}
-    functions = dict.fromkeys(expressions.FUNCTIONS, Measured.inside_a_function) | {"sqrt": Measured.root}
-    tree = expressions.parsed(potential.expression, names, where)
+    names |= {name: Measured(powers) for name, (powers, _) in found.items()}
+    functions = dict.fromkeys(expressions.OF_ANGLES, Measured.inside_a_function) | {"sqrt": Measured.root}
     try:
         whole = expressions.evaluated(tree, names, functions, lambda value: Measured(NONE, float(value)))
         if whole.powers != ENERGY:
             raise MixedDimensionsError("an energy", _words(whole.powers))
     except MixedDimensionsError as error:
         given = ", ".join(f"{name} = {value}" for name, value in quantities.items())
-        raise InputError(Problem(where, error.expected, error.came, f"Check the units: {given}.")) from error
+        raise InputError(Problem(where, error.expected, error.came, f"Check the units: {given or 'none are given'}.")) from error
     return {name: value for name, (_, value) in found.items()}
+
+
+def _taken_apart(potential: PairPotential | BondedPotential) -> tuple[str, ast.expr, dict[str, Measured]]:
+    """What messages call a potential, its tree, and what its coordinates measure."""
+    if isinstance(potential, BondedPotential):
+        return potential.where, potential.tree, {"r": Measured(LENGTH), "theta": Measured(NONE), "phi": Measured(NONE)}
+    where = f"pair potential `{potential.name}`"
+    names = {"r": Measured(LENGTH), "r2": Measured(LENGTH) ** Measured(NONE, 2.0)}
+    return where, expressions.parsed(potential.expression, (*names, *potential.parameters), where), names
 
 
 class MixedDimensionsError(ValueError):

@@ -49,16 +49,14 @@ class FormulaTerms:
         if self.atoms.shape[1:] != (members,) or self.parameters.shape != (len(self.atoms), values):
             expected = f"atoms [terms, {members}] and parameters [terms, {values}]"
             came = f"atoms {list(self.atoms.shape)} and parameters {list(self.parameters.shape)}"
-            raise InputError(Problem(self._where, expected, came, "Give one row for each term."))
+            raise InputError(Problem(self.potential.where, expected, came, "Give one row for each term."))
         for row in self.atoms.tolist():
             if len(set(row)) < members or min(row) < 0:
-                raise InputError(Problem(self._where, f"{members} different atoms, counted from 0", f"{row}", "Name each once."))
+                raise InputError(
+                    Problem(self.potential.where, f"{members} different atoms, counted from 0", f"{row}", "Name each once.")
+                )
         if self.potential.coordinate == "phi":
             self._refuse_jumps()
-
-    @property
-    def _where(self) -> str:
-        return f"bonded potential `{self.potential.expression}`"
 
     def add_forces(self, positions: Array, forces: Array) -> float:
         """The energy of all terms; their forces are added to `forces` [atoms, 3]. Positions [atoms, 3] are whole."""
@@ -77,7 +75,7 @@ class FormulaTerms:
             first, last = found[0][jumps][0], found[-1][jumps][0]
             expected, came = "the same energy at -pi and pi", f"{first:g} and {last:g}"
             remedy = "Take a function of cos(phi), whole numbers in cos(n*phi), or wrapped(phi - phi0) for a difference."
-            raise InputError(Problem(self._where, expected, came, remedy))
+            raise InputError(Problem(self.potential.where, expected, came, remedy))
 
 
 def plain_energy(potential: BondedPotential, positions: Tensor, atoms: Tensor, parameters: Tensor) -> Tensor:

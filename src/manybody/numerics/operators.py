@@ -1,9 +1,10 @@
-"""Sums over pairs, and particle-mesh Ewald, as torch operators: differentiable, compiled, exported.
+"""Sums over pairs, over bonded terms, and particle-mesh Ewald, as torch operators: differentiable, compiled, exported.
 
 ``manybody::pair_energy`` is differentiable in positions, cell and parameters. On a CPU it runs a kernel generated from the
 formula, elsewhere plain torch; the derivatives, those by parameters too, come from the same SymPy expression (`pair_sums`).
 Its gradient is ``manybody::pair_gradients``, which has a gradient itself, so that forces can be trained on; there is no
-third derivative. ``manybody::pme_energy`` is differentiable once in positions, charges and cell.
+third derivative. ``manybody::bonded_energy`` is the same of terms by formula, in positions and parameters; its second
+derivative is plain torch. ``manybody::pme_energy`` is differentiable once in positions, charges and cell.
 
     energy = pair_energy(LENNARD_JONES, positions, cell, {"epsilon": epsilon, "sigma": 1.0}, cutoff=2.5, shifted=True)
     (forces,) = torch.autograd.grad(-energy, positions)
@@ -12,6 +13,7 @@ third derivative. ``manybody::pme_energy`` is differentiable once in positions, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +21,8 @@ import torch
 from torch import Tensor
 
 from manybody.core.errors import InputError, Problem
+from manybody.numerics.bonded_formulas import BondedPotential
+from manybody.numerics.formula_terms import plain_energy
 from manybody.numerics.pair_sums import CompiledSums, Formula, Gradients, PlainSums, gradient_by_cell, image_pairs
 from manybody.numerics.pairs import PairPotential
 from manybody.numerics.plain_pairs import PlainPairs
@@ -210,6 +214,97 @@ def _gradients_backward(ctx: Any, *along: Tensor) -> tuple[Any, ...]:
 
 _pair_energy.register_autograd(_energy_backward, setup_context=_remember)
 _pair_gradients.register_autograd(_gradients_backward, setup_context=_remember)
+
+
+# --- bonded terms ----------------------------------------------------------------------------------------------
+
+
+def bonded_energy(potential: BondedPotential, positions: Tensor, atoms: Tensor, parameters: Tensor) -> Tensor:
+    """The energy of bonded terms by formula, []; twice differentiable in positions and parameters.
+
+    positions: [atoms, 3], whole; atoms: [terms, atoms of a term]; parameters: [terms, parameters], in the potential's order.
+    Raises `InputError` for shapes that do not fit. Kernels compute in double precision.
+    """
+    members, values = potential.members, len(potential.parameters)
+    if tuple(atoms.shape[1:]) != (members,) or tuple(parameters.shape) != (len(atoms), values):
+        expected = f"atoms [terms, {members}] and parameters [terms, {values}]"
+        came = f"atoms {list(atoms.shape)} and parameters {list(parameters.shape)}"
+        raise InputError(Problem(potential.where, expected, came, "Give one row for each term."))
+    return cast("Tensor", _bonded_energy(positions, atoms, parameters, potential.expression, ",".join(potential.parameters)))
+
+
+@lru_cache(maxsize=64)
+def _bonded(expression: str, names: str) -> BondedPotential:
+    return BondedPotential(expression, tuple(name for name in names.split(",") if name))
+
+
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    return [np.ascontiguousarray(tensor.detach().numpy(), dtype=np.float64) for tensor in tensors]
+
+
+@torch.library.custom_op("manybody::bonded_energy", mutates_args=(), device_types="cpu")
+def _bonded_energy(positions: Tensor, atoms: Tensor, parameters: Tensor, expression: str, names: str) -> Tensor:
+    x, p = _arrays(positions, parameters)
+    return positions.new_tensor(_bonded(expression, names).module.add_forces(x, atoms.numpy(), p, np.zeros_like(x)))
+
+
+@torch.library.custom_op("manybody::bonded_gradients", mutates_args=(), device_types="cpu")
+def _bonded_gradients(positions: Tensor, atoms: Tensor, parameters: Tensor, expression: str, names: str) -> tuple[Tensor, Tensor]:
+    x, p = _arrays(positions, parameters)
+    by_atom, by_parameter = np.zeros_like(x), np.zeros_like(p)
+    _bonded(expression, names).module.add_gradients(x, atoms.numpy(), p, by_atom, by_parameter)
+    return torch.from_numpy(by_atom).to(positions.dtype), torch.from_numpy(by_parameter).to(parameters.dtype)
+
+
+@_bonded_energy.register_kernel(_ELSEWHERE)
+def _plain_bonded_energy(positions: Tensor, atoms: Tensor, parameters: Tensor, *formula: str) -> Tensor:
+    return plain_energy(_bonded(*formula), positions, atoms, parameters)
+
+
+@_bonded_gradients.register_kernel(_ELSEWHERE)
+def _plain_bonded_gradients(
+    positions: Tensor, atoms: Tensor, parameters: Tensor, *formula: str, onward: bool = False
+) -> tuple[Tensor, Tensor]:
+    """By autograd; `onward` keeps what a further derivative takes."""
+    with torch.enable_grad():
+        x, p = (tensor if onward else tensor.detach().requires_grad_() for tensor in (positions, parameters))
+        energy = plain_energy(_bonded(*formula), x, atoms, p)
+        by_x, by_p = torch.autograd.grad(energy, (x, p), create_graph=onward, materialize_grads=True)
+    return by_x, by_p
+
+
+@_bonded_energy.register_fake
+def _bonded_energy_shape(positions: Tensor, *_: Any) -> Tensor:
+    return positions.new_empty(())
+
+
+@_bonded_gradients.register_fake
+def _bonded_gradient_shapes(positions: Tensor, atoms: Tensor, parameters: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return positions.new_empty(positions.shape), parameters.new_empty(parameters.shape)
+
+
+def _bonded_remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.formula = inputs[3:]
+
+
+def _bonded_backward(ctx: Any, weight: Tensor) -> tuple[Any, ...]:
+    by_x, by_p = _bonded_gradients(*ctx.saved_tensors, *ctx.formula)
+    return weight * by_x, None, weight * by_p, None, None
+
+
+def _bonded_gradients_backward(ctx: Any, along_x: Tensor, along_p: Tensor) -> tuple[Any, ...]:
+    positions, atoms, parameters = ctx.saved_tensors
+    with torch.enable_grad():
+        x, p = (tensor.detach().requires_grad_() for tensor in (positions, parameters))
+        by_x, by_p = _plain_bonded_gradients(x, atoms, p, *ctx.formula, onward=True)
+        slope = (by_x * along_x).sum() + (by_p * along_p).sum()
+        by_x, by_p = torch.autograd.grad(slope, (x, p), materialize_grads=True)
+    return by_x, None, by_p, None, None
+
+
+_bonded_energy.register_autograd(_bonded_backward, setup_context=_bonded_remember)
+_bonded_gradients.register_autograd(_bonded_gradients_backward, setup_context=_bonded_remember)
 
 
 # --- particle-mesh Ewald ---------------------------------------------------------------------------------------
