@@ -7,6 +7,7 @@ in m, so times in sigma sqrt(m / epsilon) and temperatures in epsilon / k_B.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated
@@ -86,6 +87,19 @@ class UnitSystem(Spec):
         base = (self.length, self.energy, self.mass, self.energy / boltzmann)
         powers = (dimension.length, dimension.energy, dimension.mass, dimension.temperature)
         return math.prod(math.pow(scale, power) for scale, power in zip(base, powers, strict=True))
+
+
+# A number and a unit, no towers of powers: what is handed to the units library cannot be made to compute for ever.
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?")
+_UNIT = re.compile(r"[\w/*^·°%()\s+-]{0,60}")
+_TOWER = re.compile(r"(\^|\*\*)[-+(\s]*\d+[\s)]*(\^|\*\*)|\d{3}")
+
+
+def is_quantity(text: str) -> bool:
+    """Whether a text from anybody looks like a number and a unit, so that it may be read; nothing is evaluated here."""
+    number = _NUMBER.match(text)
+    unit = text[number.end() :] if number else ""
+    return number is not None and _UNIT.fullmatch(unit) is not None and not _TOWER.search(unit)
 
 
 def read_quantity(text: str, expected: str) -> pint.Quantity:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from manybody.core.errors import InputError
 from manybody.core.spec import refuse
@@ -58,7 +58,7 @@ class MolecularBox(BoxOfMolecules, FromFiles):
         box = {"edges": tuple(lengths(cell).tolist()), "angles": angles_of(cell)}
         return {"atoms": found.atoms, "molecules": found.molecules, "mass": float(found.masses.sum())} | box
 
-    @model_serializer(mode="wrap")
-    def _without_right_angles(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        document: dict[str, Any] = handler(self)
-        return document if self.angles != RIGHT else {name: value for name, value in document.items() if name != "angles"}
+    @property
+    def unused(self) -> set[str]:
+        """Fields that are left out of the document: studies from before there were such stay the same."""
+        return super().unused | ({"angles"} if self.angles == RIGHT else set())

@@ -10,7 +10,8 @@ from manybody.engines.molecules.boxes import MolecularBox
 from manybody.engines.molecules.cells import lengths
 from manybody.engines.molecules.forces import ForceField, ewald_plan
 from manybody.engines.molecules.formats import read_box, read_molecule
-from manybody.engines.molecules.spec import BoxOfMolecules, FromFiles, MolecularSystem, Molecule, WaterBox, content_of
+from manybody.engines.molecules.spec import BoxOfMolecules, FromFiles, MolecularSystem, Molecule, WaterBox
+from manybody.engines.molecules.terms import with_terms
 from manybody.engines.molecules.topology import Array, Topology, with_rigid_hydrogens, with_rigid_water
 from manybody.engines.molecules.water import water_lattice, water_topology
 from manybody.numerics.nonbonded import CutPairs
@@ -34,7 +35,7 @@ def force_field_of(system: MolecularSystem) -> tuple[ForceField, Array | None]:
             topology = with_rigid_water(topology)
         if system.rigid == "h-bonds":
             topology = with_rigid_hydrogens(topology)
-        return _in_box(system, topology, cell, positions), positions
+        return _in_box(system, with_terms(topology, system.terms, boxed=True), cell, positions), positions
     assert isinstance(system, Molecule)
     return _in_vacuum(system)
 
@@ -56,12 +57,12 @@ def _in_vacuum(system: Molecule) -> tuple[ForceField, Array]:
         raise InputError(Problem(str(system.paths[1]), "a molecule in vacuum", "a periodic box", remedy))
     if system.rigid == "h-bonds":
         topology = with_rigid_hydrogens(topology)
-    return ForceField(topology), positions
+    return ForceField(with_terms(topology, system.terms, boxed=False)), positions
 
 
 def _refuse_other_files(system: FromFiles) -> None:
-    missing = [path for path in system.paths if not path.is_file()]
-    if missing or content_of(*system.paths) != system.content:
+    if not system.is_at_hand:
+        missing = [path for path in system.paths if not path.is_file()]
         where, came = ", ".join(map(str, system.paths)), f"{missing[0]} missing" if missing else "other content"
         remedy = "Copy the files of the study to this machine, or run it where they are."
         raise InputError(Problem(where, f"files of content {system.content[:12]}", came, remedy))

@@ -204,7 +204,10 @@ class BiasedDynamics(MethodSpec):
         return round(self.duration / self.windows / self.sample_every)
 
     def suits(self, system: SystemSpec) -> None:
-        """Bonds to hydrogen that are not rigid oscillate within 9 fs: they need steps of a fs or less."""
+        """No terms by formula. Bonds to hydrogen that are not rigid oscillate within 9 fs: they need steps of a fs or less."""
+        if isinstance(system, Molecule) and system.terms:
+            remedy = "Leave out the `terms`, or take `force-field-dynamics` or `replica-exchange`."
+            refuse("method", "a method that knows terms by formula", self.name, remedy)
         if isinstance(system, Molecule) and system.rigid == "none" and self.time_step > 0.00125:
             remedy = "Take `time_step: 1 fs`, or `rigid: h-bonds` in the system."
             refuse("time_step", "at most 1.25 fs where bonds to hydrogen are flexible", f"{1e3 * self.time_step:g} fs", remedy)

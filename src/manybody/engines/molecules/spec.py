@@ -16,12 +16,14 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from manybody.core.dynamics import Leg, Thermostat, chain, refuse_unless_times_nest, segments
+from manybody.core.errors import InputError
 from manybody.core.protocols import Conserved, Convergence, MethodSpec, SystemSpec
 from manybody.core.spec import refuse
 from manybody.core.study import Realisation
 from manybody.core.task import Task
 from manybody.core.units import PRESSURE, Dimension, Length, Temperature, Time, UnitSystem
 from manybody.engines.molecules.cells import RIGHT, Triple, directions, heights
+from manybody.engines.molecules.terms import Term, topology_of, with_terms
 
 AVOGADRO = 6.02214076e23
 MOLECULAR_UNITS = UnitSystem(length=1e-9, energy=1e3 / AVOGADRO, mass=1e-3 / AVOGADRO)
@@ -120,12 +122,18 @@ class FromFiles(MolecularSystem):
     topology: str = Field(description=TOPOLOGY)
     coordinates: str = Field(description=COORDINATES)
     rigid: Rigid
+    terms: tuple[Term, ...] = Field((), max_length=64, description="energies by formula, besides those of the force field")
     content: str = Field("", description="SHA-256 of both files; leave it out, and it is found")
 
     @property
     def paths(self) -> tuple[Path, Path]:
         """Where topology and coordinates lie on this machine."""
         return locate(self.topology), locate(self.coordinates)
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether both files are on this machine, as they were."""
+        return all(path.is_file() for path in self.paths) and content_of(*self.paths) == self.content
 
     @model_validator(mode="before")
     @classmethod
@@ -144,6 +152,26 @@ class FromFiles(MolecularSystem):
     def looked_up(cls, topology: Path, coordinates: Path) -> dict[str, Any]:
         """What else is found in the files when a study is read, by field."""
         return {}
+
+    @model_validator(mode="after")
+    def _terms_fit(self) -> Self:
+        if self.terms and self.is_at_hand:
+            try:
+                with_terms(topology_of(*self.paths, self.content), self.terms, isinstance(self, BoxOfMolecules))
+            except InputError as error:
+                (problem,) = error.problems
+                refuse("terms", f"{problem.expected} ({problem.where})", problem.came, problem.remedy)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = handler(self)
+        return {name: value for name, value in document.items() if name not in self.unused}
+
+    @property
+    def unused(self) -> set[str]:
+        """Fields that are left out of the document: studies from before there were such stay the same."""
+        return set() if self.terms else {"terms"}
 
 
 class WaterBox(BoxOfMolecules):

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from manybody.numerics.bonded import BondedTerms, Form
 from manybody.numerics.constraints import Constraints
+from manybody.numerics.formula_terms import FormulaTerms
 from manybody.numerics.nonbonded import COULOMB, ListedPairs
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Terms = BondedTerms | FormulaTerms
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Topology:
     species: Indices
     c12: Array
     c6: Array
-    bonded: Mapping[str, tuple[BondedTerms, ...]]
+    bonded: Mapping[str, tuple[Terms, ...]]
     excluded: Indices
     pairs_14: ListedPairs
     constraints: Constraints
@@ -105,9 +107,13 @@ def along_bonds(atoms: int, bonds: Indices, most: int = 3) -> tuple[Indices, Ind
 
 def with_rigid_hydrogens(topology: Topology) -> Topology:
     """The topology with the harmonic bonds to hydrogen made rigid at their rest lengths, and their energies gone."""
-    atoms, lengths, kept = [], [], []
+    atoms, lengths = [np.empty((0, 2), np.int64)], [np.empty(0)]
+    kept: list[Terms] = []
     for terms in topology.bonded["bond"]:
-        light = (topology.numbers[terms.atoms] == 1).any(axis=1) & (terms.form == "harmonic-bond")
+        if terms.form != "harmonic-bond":
+            kept.append(terms)
+            continue
+        light = (topology.numbers[terms.atoms] == 1).any(axis=1)
         atoms.append(terms.atoms[light])
         lengths.append(terms.parameters[light, 1])
         kept.append(replace(terms, atoms=terms.atoms[~light], parameters=terms.parameters[~light]))
@@ -125,7 +131,7 @@ def with_rigid_water(topology: Topology, only_held: bool = False) -> Topology:
     inside = np.zeros(topology.atoms, dtype=bool)
     inside[waters] = True
 
-    def outside(terms: BondedTerms) -> BondedTerms:
+    def outside(terms: Terms) -> Terms:
         kept = ~inside[terms.atoms[:, 0]]
         return replace(terms, atoms=terms.atoms[kept], parameters=terms.parameters[kept])
 
