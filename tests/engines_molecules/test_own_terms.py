@@ -15,6 +15,7 @@ from manybody.engines.molecules.spec import KELVIN, Molecule
 from manybody.numerics.bonded import BondedTerms
 from manybody.numerics.statistics import block_error
 from manybody.study.file import dump_study, parse_study
+from manybody.testing.engine import check_engine
 
 KT = 300 * KELVIN
 PHI = [4, 6, 8, 14]
@@ -57,6 +58,14 @@ def test_terms_are_added_to_those_of_the_force_field(kind):
     assert own.molecular_virial(x, after) == pytest.approx(
         plain.molecular_virial(x, before), abs=1e-10 * np.abs(x * after.forces).sum()
     )
+
+
+@pytest.mark.parametrize("angle", ["-80 degree", "80 degree"])
+def test_a_molecule_with_terms_keeps_the_contract_of_an_engine(angle):
+    """Rotations are no mirrors: a torsion that is held on one side has another energy on the other."""
+    held = HELD | {"parameters": {"k": "100 kJ/mol", "phi0": angle}}
+    engine = MoleculeEngine(Molecule(temperature=KT, terms=[held, SPRINGS]), 0.0005)
+    check_engine(engine, conserved=3e-2, reverse=lambda state: replace(state, velocities=-state.velocities), steps=20)
 
 
 def test_a_torsion_that_is_held_stiffly_has_half_of_kT():

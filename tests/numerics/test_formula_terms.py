@@ -151,6 +151,11 @@ def test_a_torsion_whose_energy_jumps_after_a_turn_is_refused(expression, parame
         FormulaTerms(BondedPotential(expression, (name,)), np.array([[0, 1, 2, 3]]), np.array([[parameter]]))
 
 
+def test_a_torsion_without_an_energy_somewhere_is_refused():
+    with pytest.raises(InputError, match="an energy for every phi"):
+        FormulaTerms(BondedPotential("k*sqrt(sin(phi))", ("k",)), np.array([[0, 1, 2, 3]]), np.ones((1, 1)))
+
+
 def test_what_value_and_slope_share_is_computed_once():
     text = generate(BondedPotential("k*exp(-a*r)", ("k", "a")))
     assert text.split("def energy_and_slope")[1].split("def slopes")[0].count("math.exp") == 1
@@ -169,7 +174,11 @@ def test_the_operator_is_differentiable_twice_in_positions_and_parameters():
         found.append([energy.detach(), *(g.detach() for g in first), *torch.autograd.grad(along, leaves)])
     for compiled, plain in zip(*found, strict=True):
         assert (compiled - plain).abs().max() < 1e-11 * plain.abs().max()
-    given = (leaves[0], atoms, leaves[1], terms.potential.expression, names)
+    formula = (terms.potential.expression, names)
+    elsewhere = operators._plain_bonded_gradients(leaves[0], atoms, leaves[1], *formula)
+    for compiled, plain in zip(found[0][1:3], elsewhere, strict=True):
+        assert (compiled - plain).abs().max() < 1e-11 * plain.abs().max()
+    given = (leaves[0], atoms, leaves[1], *formula)
     for operator in (operators._bonded_energy, operators._bonded_gradients):
         checks = ("test_schema", "test_autograd_registration", "test_faketensor")
         assert set(torch.library.opcheck(operator, given, test_utils=checks).values()) == {"SUCCESS"}

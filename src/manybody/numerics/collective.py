@@ -25,6 +25,7 @@ from manybody.numerics.jit import exact_kernel
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Vector = tuple[float, float, float]
 Variable = Literal["distance", "angle", "torsion"]
 
 ORDER: tuple[Variable, ...] = ("distance", "angle", "torsion")  # a variable is told by its number in kernels
@@ -42,28 +43,31 @@ def wrapped(turn: float) -> float:
     return float(turn - 2.0 * math.pi * np.rint(turn / (2.0 * math.pi)))
 
 
-@exact_kernel
-def _cross(a: Array, b: Array, out: Array) -> None:
-    out[0] = a[1] * b[2] - a[2] * b[1]
-    out[1] = a[2] * b[0] - a[0] * b[2]
-    out[2] = a[0] * b[1] - a[1] * b[0]
+# Vectors are tuples here: they stay in registers, where an array of three would be allocated for each term.
 
 
 @exact_kernel
-def _dot(a: Array, b: Array) -> float:
-    return float(a[0] * b[0] + a[1] * b[1] + a[2] * b[2])
+def _between(x: Array, i: int, j: int) -> Vector:
+    return x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2]
+
+
+@exact_kernel
+def _cross(a: Vector, b: Vector) -> Vector:
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+@exact_kernel
+def _dot(a: Vector, b: Vector) -> float:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 @exact_kernel
 def distance_and_gradient(x: Array, atoms: Indices, gradient: Array) -> float:
     """|x1 - x0| of atoms [2] at x [all atoms, 3]; what it changes by with each goes into gradient [2, 3]."""
-    square = 0.0
+    a = _between(x, atoms[0], atoms[1])
+    r = math.sqrt(_dot(a, a))
     for d in range(3):
-        gradient[1, d] = x[atoms[1], d] - x[atoms[0], d]
-        square += gradient[1, d] * gradient[1, d]
-    r = math.sqrt(square)
-    for d in range(3):
-        gradient[1, d] /= r
+        gradient[1, d] = a[d] / r
         gradient[0, d] = -gradient[1, d]
     return r
 
@@ -71,16 +75,13 @@ def distance_and_gradient(x: Array, atoms: Indices, gradient: Array) -> float:
 @exact_kernel
 def angle_and_gradient(x: Array, atoms: Indices, gradient: Array) -> float:
     """The angle of atoms [3], 0 to pi; what it changes by with each goes into gradient [3, 3]."""
-    a, b, normal = np.empty(3), np.empty(3), np.empty(3)
-    for d in range(3):
-        a[d], b[d] = x[atoms[0], d] - x[atoms[1], d], x[atoms[2], d] - x[atoms[1], d]
-    _cross(a, b, normal)
+    a, b = _between(x, atoms[1], atoms[0]), _between(x, atoms[1], atoms[2])
+    normal = _cross(a, b)
     width = max(math.sqrt(_dot(normal, normal)), 1e-30)  # 0 on a straight line, where the gradient has no direction
-    _cross(a, normal, gradient[0])
-    _cross(normal, b, gradient[2])
+    first, last = _cross(a, normal), _cross(normal, b)
     for d in range(3):
-        gradient[0, d] /= _dot(a, a) * width
-        gradient[2, d] /= _dot(b, b) * width
+        gradient[0, d] = first[d] / (_dot(a, a) * width)
+        gradient[2, d] = last[d] / (_dot(b, b) * width)
         gradient[1, d] = -gradient[0, d] - gradient[2, d]
     return math.atan2(width, _dot(a, b))
 
@@ -88,12 +89,8 @@ def angle_and_gradient(x: Array, atoms: Indices, gradient: Array) -> float:
 @exact_kernel
 def torsion_and_gradient(x: Array, atoms: Indices, gradient: Array) -> float:
     """The torsion of atoms [4], -pi to pi; what it changes by with each goes into gradient [4, 3]."""
-    a, b, c, first, second = np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.empty(3)
-    for d in range(3):
-        a[d], b[d] = x[atoms[1], d] - x[atoms[0], d], x[atoms[2], d] - x[atoms[1], d]
-        c[d] = x[atoms[3], d] - x[atoms[2], d]
-    _cross(a, b, first)
-    _cross(b, c, second)
+    a, b, c = _between(x, atoms[0], atoms[1]), _between(x, atoms[1], atoms[2]), _between(x, atoms[2], atoms[3])
+    first, second = _cross(a, b), _cross(b, c)
     width = math.sqrt(_dot(b, b))
     for_first, for_last = width / _dot(first, first), width / _dot(second, second)
     along_a, along_c = _dot(a, b) / (width * width), _dot(c, b) / (width * width)

@@ -68,14 +68,17 @@ class FormulaTerms:
 
     def _refuse_jumps(self) -> None:
         """A torsion comes round after a turn, and so must its energy."""
-        round_the_circle = torch.linspace(-math.pi, math.pi, 9, dtype=torch.float64)
-        found = torch.stack([of_coordinate(self.potential, at, torch.from_numpy(self.parameters)) for at in round_the_circle])
-        jumps = (found[-1] - found[0]).abs() > _JUMP * found.abs().max(dim=0).values
+        angles = torch.linspace(-math.pi, math.pi, 9, dtype=torch.float64)
+        found = torch.stack([of_coordinate(self.potential, angle, torch.from_numpy(self.parameters)) for angle in angles])
+        if found.isnan().any():
+            remedy = "Take roots and logarithms only of what is positive all round."
+            raise InputError(Problem(self.potential.where, "an energy for every phi from -pi to pi", "none for some", remedy))
+        first, last = found[0], found[-1]
+        jumps = (first != last) & ~((last - first).abs() <= _JUMP * found.abs().max(dim=0).values)
         if jumps.any():
-            first, last = found[0][jumps][0], found[-1][jumps][0]
-            expected, came = "the same energy at -pi and pi", f"{first:g} and {last:g}"
+            came = f"{first[jumps][0]:g} and {last[jumps][0]:g}"
             remedy = "Take a function of cos(phi), whole numbers in cos(n*phi), or wrapped(phi - phi0) for a difference."
-            raise InputError(Problem(self.potential.where, expected, came, remedy))
+            raise InputError(Problem(self.potential.where, "the same energy at -pi and pi", came, remedy))
 
 
 def plain_energy(potential: BondedPotential, positions: Tensor, atoms: Tensor, parameters: Tensor) -> Tensor:

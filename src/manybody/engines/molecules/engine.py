@@ -179,6 +179,7 @@ class MoleculeEngine:
         yield "translation", replace(state, positions=state.positions + torch.from_numpy(generator.uniform(-1, 1, 3)))
         if self.field.box is None:
             turn = torch.from_numpy(np.linalg.qr(generator.standard_normal((3, 3)))[0])
+            turn = turn * torch.linalg.det(turn).sign()  # no mirror: the energy of a torsion may depend on its sign
             yield "rotation", replace(state, positions=state.positions @ turn, velocities=state.velocities @ turn)
             return
         waters = self.topology.constraints.waters
