@@ -98,8 +98,8 @@ def energy(tables: EmbeddedAtoms, positions: Tensor, species: Tensor, pairs: Ten
 
 @dataclass(frozen=True)
 class Rows:
-    """Every pair within reach once: the partners of sorted atom i, among sorted atoms and the ghosts behind them, are
-    ``partner[start[i] : start[i + 1]]``."""
+    """Every pair within reach once, or of `whole_rows` twice: the partners of sorted atom i, among sorted atoms and the ghosts
+    behind them, are ``partner[start[i] : start[i + 1]]``."""
 
     listed: LatticeList
     start: NDArray[np.int64]
@@ -131,6 +131,15 @@ def rows_within(positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: f
     x = positions[listed.order].T - listed.offset
     extended = np.ascontiguousarray(np.concatenate([x, x[:, listed.source] + listed.shift], axis=1))
     start, partner = _rows(extended, listed.source, listed.shift, listed.first, listed.start, listed.entries, cutoff + skin)
+    return Rows(listed, start, partner)
+
+
+def whole_rows(positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: float, skin: float = SKIN) -> Rows:
+    """As `rows_within`, with every pair in the rows of both its atoms."""
+    listed = lattice_list(positions, enclosing(positions, cell, pbc, cutoff + skin), cutoff, skin)
+    x = positions[listed.order].T - listed.offset
+    extended = np.ascontiguousarray(np.concatenate([x, x[:, listed.source] + listed.shift], axis=1))
+    start, partner = _whole_rows(extended, len(positions), listed.first, listed.start, listed.entries, cutoff + skin)
     return Rows(listed, start, partner)
 
 
@@ -173,6 +182,30 @@ def _rows(
                             continue
                     dx, dy, dz = x[0, e] - x[0, i], x[1, e] - x[1, i], x[2, e] - x[2, i]
                     if dx * dx + dy * dy + dz * dz < reach * reach:
+                        if turn == 1:
+                            partner[size] = e
+                        size += 1
+                start[i + 1] = size
+        if turn == 0:
+            partner = np.empty(size, np.int32)
+    return start, partner
+
+
+@kernel
+def _whole_rows(
+    x: Array, atoms: int, first: Integers, begin: NDArray[np.int64], entries: Integers, reach: float
+) -> tuple[NDArray[np.int64], Integers]:
+    """All neighbours of every atom, images of itself among them."""
+    start = np.zeros(atoms + 1, np.int64)
+    partner = np.empty(0, np.int32)
+    for turn in range(2):  # count, then fill
+        size = 0
+        for c in range(first.size - 1):
+            for i in range(first[c], first[c + 1]):
+                for k in range(begin[c], begin[c + 1]):
+                    e = entries[k]
+                    dx, dy, dz = x[0, e] - x[0, i], x[1, e] - x[1, i], x[2, e] - x[2, i]
+                    if e != i and dx * dx + dy * dy + dz * dz < reach * reach:
                         if turn == 1:
                             partner[size] = e
                         size += 1
