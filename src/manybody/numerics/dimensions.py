@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -20,6 +20,7 @@ from manybody.core.errors import InputError, Problem
 from manybody.core.units import Dimension, UnitError, UnitSystem, read_quantity, registry
 from manybody.numerics import expressions
 from manybody.numerics.bonded_formulas import BondedPotential
+from manybody.numerics.many_body_formula import ManyBodyPotential
 from manybody.numerics.pairs import PairPotential
 
 Powers = tuple[Fraction, Fraction, Fraction]
@@ -46,21 +47,61 @@ def in_reduced_units(
     `InputError` where a text is no quantity, where terms of different dimensions are added, where a function is taken of
     something with a dimension, and where the whole is no energy.
     """
-    where, tree, names = _taken_apart(potential)
+    where, tree, coordinates = _taken_apart(potential)
+    names, values = _parameters(potential.parameters, quantities, units, where)
+    _refuse_unless_energy(_measured(tree, names | coordinates, quantities, where), quantities, where)
+    return values
+
+
+def many_body_in_reduced_units(
+    potential: ManyBodyPotential, quantities: Mapping[str, str | float], units: UnitSystem
+) -> dict[str, float]:
+    """The same for a many-body potential: each of its formulas must be an energy, but a density may be anything."""
+    where = f"many-body potential `{potential.name}`"
+    names, values = _parameters(potential.parameters, quantities, units, where)
+    names |= {"r": Measured(LENGTH), "r2": Measured(LENGTH) ** Measured(NONE, 2.0), "s": Measured(LENGTH), "c": Measured(NONE)}
+    for part in ("density", "embedding", "pair", "triple"):
+        place = f"{where}, {part}"
+        if getattr(potential, part) == "0":
+            continue
+        powers = _measured(potential.tree(part), names, quantities, place)
+        if part == "density":
+            names["rho"] = Measured(powers)
+        else:
+            _refuse_unless_energy(powers, quantities, place)
+    return values
+
+
+def _parameters(
+    wanted: Sequence[str], quantities: Mapping[str, str | float], units: UnitSystem, where: str
+) -> tuple[dict[str, Measured], dict[str, float]]:
+    """What parameters measure, and their values in reduced units."""
     found = {name: _quantity(value, f"{where}, {name}", units) for name, value in quantities.items()}
-    if set(found) != set(potential.parameters):
-        expected, came = f"values for {', '.join(potential.parameters) or 'none'}", ", ".join(found) or "none"
+    if set(found) != set(wanted):
+        expected, came = f"values for {', '.join(wanted) or 'none'}", ", ".join(found) or "none"
         raise InputError(Problem(where, expected, came, "Give each of them, and no other."))
-    names |= {name: Measured(powers) for name, (powers, _) in found.items()}
+    names = {name: Measured(powers) for name, (powers, _) in found.items()}
+    return names, {name: value for name, (_, value) in found.items()}
+
+
+def _measured(tree: ast.expr, names: Mapping[str, Measured], quantities: Mapping[str, str | float], where: str) -> Powers:
+    """The dimension of a formula. Raises `InputError` where it has none."""
     functions = dict.fromkeys(expressions.OF_ANGLES, Measured.inside_a_function) | {"sqrt": Measured.root}
     try:
-        whole = expressions.evaluated(tree, names, functions, lambda value: Measured(NONE, float(value)))
-        if whole.powers != ENERGY:
-            raise MixedDimensionsError("an energy", _words(whole.powers))
+        whole: Measured = expressions.evaluated(tree, names, functions, lambda value: Measured(NONE, float(value)))
     except MixedDimensionsError as error:
-        given = ", ".join(f"{name} = {value}" for name, value in quantities.items())
-        raise InputError(Problem(where, error.expected, error.came, f"Check the units: {given or 'none are given'}.")) from error
-    return {name: value for name, (_, value) in found.items()}
+        raise InputError(Problem(where, error.expected, error.came, _remedy(quantities))) from error
+    return whole.powers
+
+
+def _refuse_unless_energy(powers: Powers, quantities: Mapping[str, str | float], where: str) -> None:
+    if powers != ENERGY:
+        raise InputError(Problem(where, "an energy", _words(powers), _remedy(quantities)))
+
+
+def _remedy(quantities: Mapping[str, str | float]) -> str:
+    given = ", ".join(f"{name} = {value}" for name, value in quantities.items())
+    return f"Check the units: {given or 'none are given'}."
 
 
 def _taken_apart(potential: PairPotential | BondedPotential) -> tuple[str, ast.expr, dict[str, Measured]]:

@@ -13,6 +13,7 @@ Source: M. S. Daw and M. I. Baskes, Phys. Rev. B 29, 6443 (1984).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,6 +142,29 @@ def whole_rows(positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: fl
     extended = np.ascontiguousarray(np.concatenate([x, x[:, listed.source] + listed.shift], axis=1))
     start, partner = _whole_rows(extended, len(positions), listed.first, listed.start, listed.entries, cutoff + skin)
     return Rows(listed, start, partner)
+
+
+class KeptRows:
+    """Rows that are kept while they hold: no atom has moved by half the skin, cell and periodicity are the same."""
+
+    def __init__(self, listing: Callable[[Array, Array, NDArray[np.bool_], float], Rows], cutoff: float) -> None:
+        self.listing, self.cutoff = listing, cutoff
+        self._kept: tuple[Rows, Array, NDArray[np.bool_]] | None = None
+
+    def __call__(self, positions: Array, cell: Array, pbc: NDArray[np.bool_]) -> Rows:
+        """Rows of positions [atoms, 3] in a cell [3, 3], periodic where `pbc` [3] says so."""
+        if self._kept is not None:
+            rows, for_cell, for_pbc = self._kept
+            same = np.array_equal(for_cell, cell) and np.array_equal(for_pbc, pbc)
+            if same and len(rows.start) == len(positions) + 1 and rows.still_hold(positions):
+                return rows
+        rows = self.listing(positions, cell, pbc, self.cutoff)
+        self._kept = rows, cell.copy(), pbc.copy()
+        return rows
+
+    def forget(self) -> None:
+        """Drop them."""
+        self._kept = None
 
 
 def enclosing(positions: Array, cell: Array, pbc: NDArray[np.bool_], reach: float) -> Array:

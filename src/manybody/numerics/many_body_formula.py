@@ -16,7 +16,7 @@ import ast
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -46,11 +46,15 @@ _BUILT_IN = ("expressions.py", "jit.py", "many_body_formula.py")
 _MARKED = re.compile(r"# --- formula ---\n.*?# --- end of formula ---\n", re.DOTALL)
 
 
+_parsed = lru_cache(maxsize=256)(expressions.parsed)  # the same few texts, for hundreds of values
+
+
 @dataclass(frozen=True)
 class ManyBodyPotential:
     """u2(r), u3(r, s, c), f(r) and F(rho) as texts, and their parameters by name; `r2` is r^2.
 
-    u3 must be the same with r and s exchanged. Texts are what `expressions.parsed` takes; anything else raises `InputError`.
+    u3 must be the same with r and s exchanged. Parameters are kept by name in order: the same formula is the same kernel. Texts
+    are what `expressions.parsed` takes; anything else raises `InputError`.
     """
 
     name: str
@@ -62,6 +66,7 @@ class ManyBodyPotential:
 
     def __post_init__(self) -> None:
         where = f"many-body potential `{self.name}`"
+        object.__setattr__(self, "parameters", tuple(sorted(self.parameters)))
         expressions.refuse_names(self.parameters, where)
         taken = sorted({name for names in VARIABLES.values() for name in names} & set(self.parameters))
         if taken:
@@ -76,7 +81,7 @@ class ManyBodyPotential:
     def tree(self, part: str) -> ast.expr:
         """The text of a part of the potential, taken apart."""
         where = f"many-body potential `{self.name}`, {part}"
-        return expressions.parsed(getattr(self, part), (*VARIABLES[part], *self.parameters), where)
+        return _parsed(getattr(self, part), (*VARIABLES[part], *self.parameters), where)
 
     @property
     def digest(self) -> str:

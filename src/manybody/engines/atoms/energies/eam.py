@@ -9,7 +9,7 @@ import numpy as np
 from manybody.core.energies import EnergyError, Evaluated, verified
 from manybody.engines.atoms.eam_file import EamFile, read_eam
 from manybody.engines.atoms.energies.spec import EmbeddedAtomModel
-from manybody.numerics.many_body import EmbeddedAtoms, Rows, evaluate, polynomials, rows_within
+from manybody.numerics.many_body import EmbeddedAtoms, KeptRows, evaluate, polynomials, rows_within
 
 
 def tables_of(file: EamFile) -> EmbeddedAtoms:
@@ -35,7 +35,7 @@ class EmbeddedAtomProvider:
         self.species = np.full(len(atomic_numbers), -1, dtype=np.int32)
         for index, element in enumerate(file.elements):
             self.species[atomic_numbers[element]] = index
-        self._rows: tuple[Rows, np.ndarray, np.ndarray] | None = None
+        self.rows = KeptRows(rows_within, self.tables.cutoff)
 
     def __call__(self, positions: np.ndarray, numbers: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> Evaluated:
         """Energy, forces and stress. Raises `EnergyError` where a position is no number or atoms overlap."""
@@ -45,8 +45,7 @@ class EmbeddedAtomProvider:
         species = self.species[numbers]
         if (species < 0).any():
             raise EnergyError("the embedded-atom potential does not have its element", int(np.flatnonzero(species < 0)[0]))
-        rows = self._listed(positions, cell, pbc)
-        energy, forces, strained, atom = evaluate(self.tables, positions, species, rows)
+        energy, forces, strained, atom = evaluate(self.tables, positions, species, self.rows(positions, cell, pbc))
         if atom >= 0:
             raise EnergyError(f"its density is beyond the potential's table, {self.tables.densest:g}: atoms overlap", atom)
         volume = abs(float(np.linalg.det(cell)))
@@ -54,17 +53,7 @@ class EmbeddedAtomProvider:
 
     def forget(self) -> None:
         """Drop the neighbour rows."""
-        self._rows = None
-
-    def _listed(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> Rows:
-        if self._rows is not None:
-            rows, for_cell, for_pbc = self._rows
-            same = np.array_equal(for_cell, cell) and np.array_equal(for_pbc, pbc)
-            if same and len(rows.start) == len(positions) + 1 and rows.still_hold(positions):
-                return rows
-        rows = rows_within(positions, cell, pbc, self.tables.cutoff)
-        self._rows = rows, cell.copy(), pbc.copy()
-        return rows
+        self.rows.forget()
 
 
 def provider(model: EmbeddedAtomModel) -> EmbeddedAtomProvider:
