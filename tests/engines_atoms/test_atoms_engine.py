@@ -134,7 +134,7 @@ def test_a_model_that_raises_is_quoted(tmp_path: Path) -> None:
         ({"repeat": (0, 1, 1)}, "three whole numbers"),
         ({"energy": {"name": "eam", "file": "nowhere.eam.alloy"}}, "a file; got `nowhere.eam.alloy`"),
         ({"energy": {"name": "calculator", "path": "EMT"}}, "an import path"),
-        ({"energy": {"name": "quantum"}}, "one of calculator, eam, exported, sum"),
+        ({"energy": {"name": "quantum"}}, "one of calculator, eam, exported, many-body, stillinger-weber, sum"),
     ],
 )
 def test_what_cannot_be_is_refused_when_it_is_read(given: dict[str, object], told: str) -> None:

@@ -213,7 +213,7 @@ def test_a_calculator_has_its_arguments_from_the_study_file(gallery: Path, tmp_p
     [
         ("system.energy={name: calculator, arguments: [1]}", "arguments"),
         ("units=reduced", "in reduced units"),
-        ("system.energy=quantum", "one of calculator, eam, exported, sum"),
+        ("system.energy=quantum", "one of calculator, eam, exported, many-body, stillinger-weber, sum"),
         ("system.energy={name: sum, base: eam, correction: {name: exported}}", "a file"),
         ("system.material=Au", "a model that knows Au"),
         ("method.time_step=0.1 ps", "0.1"),

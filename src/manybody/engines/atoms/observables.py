@@ -14,6 +14,8 @@ from manybody.core.errors import InputError, Problem
 from manybody.core.protocols import ClosedForm, MeasureSpec, Samples
 from manybody.core.study import Point
 from manybody.core.task import Output
+from manybody.engines.atoms.diamond import BONDS, DiamondCrystal, diamond_crystal
+from manybody.engines.atoms.energies.formulas import StillingerWeberModel
 from manybody.engines.atoms.energies.spec import EmbeddedAtomModel
 from manybody.engines.atoms.known_answers import BASES, BravaisCrystal, Splines
 from manybody.engines.atoms.spec import GIGAPASCAL, KELVIN, AtomsDynamics, AtomsStatics, AtomsSystem, Crystal
@@ -335,15 +337,24 @@ def _slack(system: Crystal, method: AtomsDynamics, crystal: BravaisCrystal) -> f
     return soft + SIGMAS * spread * math.sqrt(2 * method.thermostat_time / method.duration)
 
 
-def _closed(point: Point, value: Callable[[BravaisCrystal], float], relative: float) -> ClosedForm | None:
+def at_rest(system: AtomsSystem) -> BravaisCrystal | DiamondCrystal | None:
+    """The infinite crystal at zero pressure, where it has a closed form."""
+    model = system.energy
+    if isinstance(system, Crystal) and system.lattice == "diamond" and isinstance(model, StillingerWeberModel):
+        return diamond_crystal(model)
+    crystal = closed_form(system)
+    return None if crystal is None else crystal.relaxed()
+
+
+def _closed(point: Point, value: Callable[[BravaisCrystal | DiamondCrystal], float], relative: float) -> ClosedForm | None:
     """A constant of the relaxed crystal, where it has a closed form."""
-    crystal, method = closed_form(_system(point)), point.method
+    crystal, method = at_rest(_system(point)), point.method
     assert isinstance(method, AtomsStatics)
     if crystal is None or not method.cell:
         return None
-    known = value(crystal.relaxed())
+    known = value(crystal)
     told = f"{relative:g} of the value, left of a fit to volumes within {method.range:g}, or of strains of {method.strain:g}"
-    return ClosedForm(known, relative * abs(known), told, SOURCE)
+    return ClosedForm(known, relative * abs(known), told, SOURCE if isinstance(crystal, BravaisCrystal) else BONDS)
 
 
 def _system(point: Point) -> AtomsSystem:
