@@ -16,10 +16,10 @@ from manybody.core.protocols import Context
 from manybody.core.study import Study
 from manybody.core.task import Output
 from manybody.engines.atoms import stages, statics
+from manybody.engines.atoms.closed_forms import closed_form
 from manybody.engines.atoms.energies.eam import EmbeddedAtomProvider
 from manybody.engines.atoms.energies.spec import CalculatorModel, SumModel
 from manybody.engines.atoms.known_answers import lattice_sum, sutton_chen_crystal
-from manybody.engines.atoms.observables import closed_form
 from manybody.engines.atoms.spec import ATOMIC_UNITS, FEMTOSECOND, KELVIN, Crystal
 from manybody.study.certify import findings
 from manybody.study.dump import dump_study

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk
 from pydantic import ValidationError
 
@@ -16,17 +18,20 @@ from manybody.core.certificate import Verdict
 from manybody.core.energies import EnergyError
 from manybody.core.errors import InputError
 from manybody.core.task import Output
+from manybody.engines.atoms.closed_forms import at_rest, closed_form
 from manybody.engines.atoms.diamond import diamond_crystal, pair_energy
-from manybody.engines.atoms.energies.eam import EmbeddedAtomProvider
 from manybody.engines.atoms.energies.formulas import ManyBodyModel, StillingerWeberModel
 from manybody.engines.atoms.energies.spec import EmbeddedAtomModel
-from manybody.engines.atoms.observables import at_rest
-from manybody.engines.atoms.spec import Crystal
-from manybody.numerics.many_body_formula import STILLINGER_WEBER, SUTTON_CHEN
+from manybody.engines.atoms.engine import AtomsEngine
+from manybody.engines.atoms.known_answers import BravaisCrystal
+from manybody.engines.atoms.spec import FEMTOSECOND, Crystal
+from manybody.numerics.many_body_formula import FINNIS_SINCLAIR, STILLINGER_WEBER, SUTTON_CHEN
+from manybody.numerics.plain_many_body import derivatives
 from manybody.study.certify import findings
 from manybody.study.dump import dump_study
 from manybody.study.file import load_study
 from manybody.study.measure import Measured
+from manybody.testing.engine import check_engine
 
 GALLERY = Path(__file__).parents[2] / "studies"
 REST = ["system.repeat=[1, 1, 1]"]
@@ -39,6 +44,11 @@ BY_HAND = {
 COPPER = {
     "element": "Cu", "pair": SUTTON_CHEN.pair, "density": SUTTON_CHEN.density, "embedding": SUTTON_CHEN.embedding,
     "parameters": {"epsilon": 1.2382e-2, "a": 3.61, "weight": 39.432, "n": 9, "m": 6}, "cutoff": 7.5, "switch": 5.0,
+}  # fmt: skip
+TUNGSTEN = {
+    "name": "many-body", "element": "W", "pair": FINNIS_SINCLAIR.pair, "density": FINNIS_SINCLAIR.density,
+    "embedding": FINNIS_SINCLAIR.embedding, "cutoff": 3.25, "density_cutoff": 4.400224,
+    "parameters": {"end": 3.25, "c0": 47.1346499, "c1": -33.7665655, "c2": 6.2541999, "reach": 4.400224, "A": 1.896373},
 }  # fmt: skip
 
 
@@ -134,15 +144,44 @@ def test_formulas_and_names_are_one_potential_in_any_units(silicon: Path, tmp_pa
 
 
 def test_copper_by_formula_is_that_of_its_tables() -> None:
-    atoms = bulk("Cu", cubic=True).repeat(2)
+    atoms, tables = bulk("Cu", cubic=True).repeat(2), EmbeddedAtomModel().load()
     atoms.positions += np.random.default_rng(5).normal(scale=0.1, size=atoms.positions.shape)
-    given = atoms.positions, atoms.numbers, np.array(atoms.cell), np.array(atoms.pbc)
-    exact, tables = ManyBodyModel.model_validate(COPPER).load()(*given), EmbeddedAtomModel().load()
-    assert isinstance(tables, EmbeddedAtomProvider)
-    sampled = tables(*given)
+    sampled = tables(atoms.positions, atoms.numbers, np.array(atoms.cell), np.array(atoms.pbc))
+    kernel = ManyBodyModel.model_validate(COPPER).bound()
+    energy, forces, strained = derivatives(kernel, torch.tensor(atoms.positions), torch.tensor(np.array(atoms.cell)))
     # cubic splines 0.005 angstroms apart: 5/384 h^4 of a fourth derivative of some 50 eV/angstrom^4, and h^3/24 for forces
-    assert sampled.energy / len(atoms) == pytest.approx(exact.energy / len(atoms), abs=1e-8)
-    assert sampled.forces == pytest.approx(exact.forces, abs=2e-6)
+    assert sampled.energy / len(atoms) == pytest.approx(energy / len(atoms), abs=1e-8)
+    assert sampled.forces == pytest.approx(forces.numpy(), abs=2e-6)
+    assert sampled.stress == pytest.approx(strained.numpy() / atoms.get_volume(), abs=1e-8)
+
+
+def test_lattice_sums_of_formulas_are_those_of_tables_and_of_the_paper() -> None:
+    shipped, written = (
+        closed_form(Crystal(energy=energy)) for energy in (EmbeddedAtomModel(), ManyBodyModel.model_validate(COPPER))
+    )
+    assert shipped is not None
+    assert written is not None
+    assert written.relaxed().edge == pytest.approx(shipped.relaxed().edge, rel=1e-8)
+    assert written.relaxed().elastic() == pytest.approx(shipped.relaxed().elastic(), rel=1e-4)  # a table's second derivative
+    tungsten = ManyBodyModel.model_validate(TUNGSTEN)
+    crystal = at_rest(Crystal(material="W", lattice="bcc", lattice_constant=3.2, energy=tungsten))
+    assert isinstance(crystal, BravaisCrystal)
+    # Finnis and Sinclair made it for these two, of 1984.
+    assert (crystal.edge, crystal.energy) == pytest.approx((3.1652, -8.90), abs=1e-5)
+    alone = ManyBodyModel.model_validate(BY_HAND)
+    assert at_rest(Crystal(material="Si", lattice="bcc", lattice_constant=3.2, energy=alone)) is None  # it has angles
+
+
+def test_tungsten_by_formula_has_the_constants_of_its_lattice_sums(silicon: Path, evidence: Callable[..., Measured]) -> None:
+    parts = ["material=W", "lattice=bcc", "lattice_constant=3.2 angstrom", "repeat=[2, 2, 2]"]
+    energy = json.dumps(TUNGSTEN | {name: f"{TUNGSTEN[name]} angstrom" for name in ("cutoff", "density_cutoff")})
+    study = load_study(silicon, [
+        *(f"system.{part}" for part in parts), f"system.energy={energy}", "repeats=1", "checks=[exact, convergence]",
+        "method={name: atoms-statics, range: 0.02, strain: 0.002}",  # its curvature jumps where a shell of neighbours enters
+    ])  # fmt: skip
+    measured = evidence(study)
+    assert not wrong(measured)
+    assert len(findings(measured.plan, measured).checks) == 7
 
 
 def test_what_has_no_energy_is_named() -> None:
@@ -188,6 +227,12 @@ def test_a_study_says_where_its_formula_is_wrong(silicon: Path) -> None:
         load_study(silicon, [f"system.energy={text}"])
     with pytest.raises(InputError, match="a model that knows Ge"):
         load_study(silicon, ["system.material=Ge"])
+
+
+def test_silicon_keeps_the_contract_of_an_engine() -> None:
+    crystal = Crystal(material="Si", lattice="diamond", lattice_constant=5.431, repeat=(1, 1, 1), energy=SILICON)
+    engine = AtomsEngine(crystal, FEMTOSECOND)
+    check_engine(engine, conserved=3e-3, reverse=lambda state: replace(state, velocities=-state.velocities), steps=10)
 
 
 def test_silicon_moves_and_keeps_its_energy(evidence: Callable[..., Measured]) -> None:

@@ -57,8 +57,8 @@ def embedding(rho: float, k: tuple[float, ...]) -> tuple[float, float]:
 
 @exact_kernel
 def smooth(r: float, switch: float, cutoff: float) -> tuple[float, float]:
-    """1 - x^3 (10 - 15 x + 6 x^2), x from 0 at `switch` to 1 at `cutoff`, and its slope; 1 before."""
-    if r <= switch:
+    """1 - x^3 (10 - 15 x + 6 x^2), x from 0 at `switch` to 1 at `cutoff`, and its slope; 1 before, and where they are one."""
+    if r <= switch or switch >= cutoff:
         return 1.0, 0.0
     x = (r - switch) / (cutoff - switch)
     return 1.0 - x**3 * (10.0 - 15.0 * x + 6.0 * x * x), -30.0 * (x * (1.0 - x)) ** 2 / (cutoff - switch)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -14,10 +13,9 @@ from manybody.core.errors import InputError, Problem
 from manybody.core.protocols import ClosedForm, MeasureSpec, Samples
 from manybody.core.study import Point
 from manybody.core.task import Output
-from manybody.engines.atoms.diamond import BONDS, DiamondCrystal, diamond_crystal
-from manybody.engines.atoms.energies.formulas import StillingerWeberModel
-from manybody.engines.atoms.energies.spec import EmbeddedAtomModel
-from manybody.engines.atoms.known_answers import BASES, BravaisCrystal, Splines
+from manybody.engines.atoms.closed_forms import at_rest, closed_form
+from manybody.engines.atoms.diamond import BONDS, DiamondCrystal
+from manybody.engines.atoms.known_answers import BravaisCrystal
 from manybody.engines.atoms.spec import GIGAPASCAL, KELVIN, AtomsDynamics, AtomsStatics, AtomsSystem, Crystal
 
 SOURCE = "lattice sums of the potential's own functions, M. S. Daw and M. I. Baskes, Phys. Rev. B 29, 6443 (1984)"
@@ -297,36 +295,6 @@ class ElasticC44(MeasureSpec):
 # --- theory ----------------------------------------------------------------------------------------------------------
 
 
-def closed_form(system: AtomsSystem) -> BravaisCrystal | None:
-    """The infinite crystal by lattice sums: for cubic crystals of one element under embedded atoms whose file is here."""
-    model = system.energy
-    if not isinstance(system, Crystal) or not isinstance(model, EmbeddedAtomModel) or system.lattice not in BASES:
-        return None
-    try:
-        splines = _splines(model, system.material)
-    except InputError:  # judged on a machine without the file: theory is then silent
-        return None
-    return None if splines is None else BravaisCrystal(splines, system.lattice, system.lattice_constant)
-
-
-@cache
-def _splines(model: EmbeddedAtomModel, element: str) -> Splines | None:
-    """The functions of an element in a potential's file, by other splines than those that drive atoms."""
-    from scipy.interpolate import CubicSpline
-
-    from manybody.core.energies import verified
-    from manybody.engines.atoms.eam_file import read_eam
-
-    if element not in model.elements:
-        return None
-    file, index = read_eam(verified(model.path, model.content)), model.elements.index(element)
-    r, rho = file.spacing * np.arange(file.pair.shape[-1]), file.step * np.arange(file.embedding.shape[-1])
-    pair = CubicSpline(r[1:], file.pair[index, index, 1:] / r[1:])
-    density, embedding = CubicSpline(r, file.density[index, index]), CubicSpline(rho, file.embedding[index])
-    functions = [(f, f.derivative(1), f.derivative(2)) for f in (pair, density, embedding)]
-    return Splines(functions[0], functions[1], functions[2], file.cutoff)
-
-
 def _slack(system: Crystal, method: AtomsDynamics, crystal: BravaisCrystal) -> float:
     """By what share a sound run may differ from harmonic theory: what is anharmonic, and chance.
 
@@ -335,15 +303,6 @@ def _slack(system: Crystal, method: AtomsDynamics, crystal: BravaisCrystal) -> f
     soft = ANHARMONIC * system.temperature / (crystal.bulk_modulus * crystal.volume)
     spread = math.sqrt(2 / (3 * system.count - 3))
     return soft + SIGMAS * spread * math.sqrt(2 * method.thermostat_time / method.duration)
-
-
-def at_rest(system: AtomsSystem) -> BravaisCrystal | DiamondCrystal | None:
-    """The infinite crystal at zero pressure, where it has a closed form."""
-    model = system.energy
-    if isinstance(system, Crystal) and system.lattice == "diamond" and isinstance(model, StillingerWeberModel):
-        return diamond_crystal(model)
-    crystal = closed_form(system)
-    return None if crystal is None else crystal.relaxed()
 
 
 def _closed(point: Point, value: Callable[[BravaisCrystal | DiamondCrystal], float], relative: float) -> ClosedForm | None:

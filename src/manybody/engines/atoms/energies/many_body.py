@@ -29,7 +29,7 @@ class ManyBodyProvider:
             raise EnergyError("the potential is for another element", int(other[0]))
         energy, forces, strained, atom = self.kernel.evaluate(positions, self.rows(positions, cell, pbc))
         if atom >= 0:
-            raise EnergyError("its energy is not finite: atoms overlap", atom)
+            raise EnergyError("its energy is not finite: atoms overlap, or a formula has no value here", atom)
         volume = abs(float(np.linalg.det(cell)))
         return Evaluated(energy, forces, strained / volume if pbc.all() and not math.isclose(volume, 0.0) else None)
 
