@@ -184,6 +184,20 @@ def test_tungsten_by_formula_has_the_constants_of_its_lattice_sums(silicon: Path
     assert len(findings(measured.plan, measured).checks) == 7
 
 
+def test_three_atoms_in_vacuum_have_two_bonds_and_an_angle() -> None:
+    kernel, provider = SILICON.bound(), SILICON.load()
+    for pbc, cell in ((False, np.zeros((3, 3))), (True, np.diag([0.0, 0.0, 30.0]))):
+        x = np.array([[0.0, 0.0, 0.0], [2.4, 0.0, 0.0], [0.0, 2.5, 0.0]])  # the third side is at 3.47 angstroms
+        found = provider(x, np.full(3, 14), cell, np.array([False, False, pbc]))
+        sides = 2.4, 2.5, float(np.hypot(2.4, 2.5))
+        angles = ((0, 1, 0.0), (0, 2, sides[0] / sides[2]), (1, 2, sides[1] / sides[2]))
+        expected = sum(kernel.value("pair", side) for side in sides)
+        expected += sum(kernel.value("triple", sides[i], sides[j], c) for i, j, c in angles)
+        assert found.energy == pytest.approx(expected, rel=1e-13)
+        assert found.stress is None
+        assert np.abs(np.cross(x, found.forces).sum(axis=0)).max() < 1e-13
+
+
 def test_what_has_no_energy_is_named() -> None:
     provider, atoms = SILICON.load(), bulk("Si", cubic=True)
     for change, told, atom in (("element", "another element", 3), ("place", "atoms overlap", None), ("nan", "not finite", 2)):

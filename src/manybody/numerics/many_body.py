@@ -128,20 +128,23 @@ class Rows:
 
 def rows_within(positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: float, skin: float = SKIN) -> Rows:
     """The rows of positions [atoms, 3] in a cell [3, 3] that is periodic where `pbc` [3] says so."""
-    listed = lattice_list(positions, enclosing(positions, cell, pbc, cutoff + skin), cutoff, skin)
-    x = positions[listed.order].T - listed.offset
-    extended = np.ascontiguousarray(np.concatenate([x, x[:, listed.source] + listed.shift], axis=1))
+    listed, extended = _listed(positions, cell, pbc, cutoff, skin)
     start, partner = _rows(extended, listed.source, listed.shift, listed.first, listed.start, listed.entries, cutoff + skin)
     return Rows(listed, start, partner)
 
 
 def whole_rows(positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: float, skin: float = SKIN) -> Rows:
     """As `rows_within`, with every pair in the rows of both its atoms."""
-    listed = lattice_list(positions, enclosing(positions, cell, pbc, cutoff + skin), cutoff, skin)
-    x = positions[listed.order].T - listed.offset
-    extended = np.ascontiguousarray(np.concatenate([x, x[:, listed.source] + listed.shift], axis=1))
+    listed, extended = _listed(positions, cell, pbc, cutoff, skin)
     start, partner = _whole_rows(extended, len(positions), listed.first, listed.start, listed.entries, cutoff + skin)
     return Rows(listed, start, partner)
+
+
+def _listed(positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: float, skin: float) -> tuple[LatticeList, Array]:
+    """The list, and coordinates [3, atoms + ghosts]."""
+    listed = lattice_list(positions, enclosing(positions, cell, pbc, cutoff + skin), cutoff, skin)
+    x = positions[listed.order].T - listed.offset
+    return listed, np.ascontiguousarray(np.concatenate([x, x[:, listed.source] + listed.shift], axis=1))
 
 
 class KeptRows:
