@@ -11,6 +11,7 @@ from manybody.core.random import Key
 from manybody.engines.molecules.boxes import MolecularBox
 from manybody.engines.molecules.engine import MoleculeEngine
 from manybody.engines.molecules.force_fields import force_field_of
+from manybody.engines.molecules.forces import ForceField
 from manybody.engines.molecules.spec import KELVIN, Molecule
 from manybody.numerics.bonded import BondedTerms
 from manybody.numerics.statistics import block_error
@@ -45,6 +46,8 @@ checks: [conservation]
 def test_terms_are_added_to_those_of_the_force_field(kind):
     more = {} if kind is Molecule else {"electrostatics": "reaction-field"}
     (plain, x), (own, _) = (force_field_of(kind(temperature=KT, terms=terms, **more)) for terms in ((), (HELD, SPRINGS)))
+    # without the box: terms know of none, and its kernels are tested elsewhere
+    plain, own = ForceField(plain.topology), ForceField(own.topology)
     before, after, expected = plain.evaluate(x), own.evaluate(x), np.zeros_like(x)
     # What they are in nm and kJ/mol, by the built-in forms: 1 kJ/mol/angstrom^2 is 100 kJ/mol/nm^2.
     energy = BondedTerms("harmonic-improper", np.array([PHI]), np.array([[2000, np.radians(-80)]])).add_forces(x, expected)

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manybody.core.errors import InputError
-from manybody.numerics import operators
 from manybody.numerics.bonded import BondedTerms
 from manybody.numerics.bonded_formulas import BondedPotential, generate
-from manybody.numerics.formula_terms import FormulaTerms, plain_energy
+from manybody.numerics.formula_terms import FormulaTerms
 
 ATOMS, TERMS = 12, 20
 
@@ -159,28 +158,3 @@ def test_a_torsion_without_an_energy_somewhere_is_refused():
 def test_what_value_and_slope_share_is_computed_once():
     text = generate(BondedPotential("k*exp(-a*r)", ("k", "a")))
     assert text.split("def energy_and_slope")[1].split("def slopes")[0].count("math.exp") == 1
-
-
-def test_the_operator_is_differentiable_twice_in_positions_and_parameters():
-    terms, x = drawn(OWN["squared-torsion"], np.random.default_rng(8))
-    leaves = [torch.tensor(values, requires_grad=True) for values in (x, terms.parameters)]
-    atoms, names = torch.from_numpy(terms.atoms), ",".join(terms.potential.parameters)
-    weights = [torch.rand_like(leaf) for leaf in leaves]
-    found = []
-    for energy_of in (operators.bonded_energy, plain_energy):
-        energy = energy_of(terms.potential, leaves[0], atoms, leaves[1])
-        first = torch.autograd.grad(energy, leaves, create_graph=True)
-        along = sum((weight * gradient).sum() for weight, gradient in zip(weights, first, strict=True))
-        found.append([energy.detach(), *(g.detach() for g in first), *torch.autograd.grad(along, leaves)])
-    for compiled, plain in zip(*found, strict=True):
-        assert (compiled - plain).abs().max() < 1e-11 * plain.abs().max()
-    formula = (terms.potential.expression, names)
-    elsewhere = operators._plain_bonded_gradients(leaves[0], atoms, leaves[1], *formula)
-    for compiled, plain in zip(found[0][1:3], elsewhere, strict=True):
-        assert (compiled - plain).abs().max() < 1e-11 * plain.abs().max()
-    given = (leaves[0], atoms, leaves[1], *formula)
-    for operator in (operators._bonded_energy, operators._bonded_gradients):
-        checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-        assert set(torch.library.opcheck(operator, given, test_utils=checks).values()) == {"SUCCESS"}
-    with pytest.raises(InputError, match=r"atoms \[terms, 4\]"):
-        operators.bonded_energy(terms.potential, leaves[0], atoms[:, :3], leaves[1])

@@ -1,11 +1,14 @@
 """Pair sums as torch operators: gradients against the plain twin, and what torch asks of an operator."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from manybody.core.errors import InputError
 from manybody.numerics import operators
+from manybody.numerics.bonded_formulas import BondedPotential
+from manybody.numerics.formula_terms import plain_energy
 from manybody.numerics.operators import pair_energy, pair_forces, plain_pair_energy, pme_energy
 from manybody.numerics.pair_sums import CompiledSums, Formula, PlainSums, pair_values
 from manybody.numerics.pairs import LENNARD_JONES, PairPotential
@@ -107,6 +110,27 @@ def test_torch_s_own_checks_of_operators_pass():
         (operators._pme, (positions, charges, cell, 2.0, 1.5, 4, [8, 8, 8], False, 1.0)),
     ):
         assert set(torch.library.opcheck(operator, given).values()) == {"SUCCESS"}
+
+
+def test_bonded_terms_are_differentiable_twice_in_positions_and_parameters():
+    rng = np.random.default_rng(8)
+    potential = BondedPotential("k*(cos(phi) - cos(phi0))**2 + tanh(sin(phi))", ("k", "phi0"))
+    atoms = torch.from_numpy(np.array([rng.permutation(9)[:4] for _ in range(20)]))
+    leaves = [torch.tensor(rng.normal(size=shape), requires_grad=True) for shape in ((9, 3), (20, 2))]
+    weights = [torch.rand_like(leaf) for leaf in leaves]
+    found = []
+    for energy_of in (operators.bonded_energy, plain_energy):
+        energy = energy_of(potential, leaves[0], atoms, leaves[1])
+        first = torch.autograd.grad(energy, leaves, create_graph=True)
+        along = sum((weight * gradient).sum() for weight, gradient in zip(weights, first, strict=True))
+        found.append([energy.detach()[None], *(g.detach() for g in first), *torch.autograd.grad(along, leaves)])
+    assert worst(*found) < 1e-11
+    given = (leaves[0], atoms, leaves[1], potential.expression, "k,phi0")
+    assert worst(found[0][1:3], operators._plain_bonded_gradients(*given)) < 1e-11
+    for operator in (operators._bonded_energy, operators._bonded_gradients):
+        assert set(torch.library.opcheck(operator, given).values()) == {"SUCCESS"}
+    with pytest.raises(InputError, match=r"atoms \[terms, 4\]"):
+        operators.bonded_energy(potential, leaves[0], atoms[:, :3], leaves[1])
 
 
 class Model(nn.Module):
