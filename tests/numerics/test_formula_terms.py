@@ -116,6 +116,13 @@ def test_a_straight_angle_has_a_finite_force():
     assert (forces == 0).all()
 
 
+def test_numbers_of_any_size_are_doubles():
+    terms = FormulaTerms(BondedPotential("10**300*r/3 + r**2/10**200/10**200"), np.array([[0, 1]]), np.empty((1, 0)))
+    x = np.array([[0.0, 0, 0], [6.0, 0, 0]])
+    assert terms.add_forces(x, np.zeros((2, 3))) == pytest.approx(2e300, rel=1e-15)
+    assert terms.energy(torch.tensor(x)).item() == pytest.approx(2e300, rel=1e-15)
+
+
 @pytest.mark.parametrize(
     ("expression", "names", "match"),
     [

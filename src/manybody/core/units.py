@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import tokenize
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated
@@ -92,6 +93,7 @@ class UnitSystem(Spec):
 # A number and a unit, no towers of powers: what is handed to the units library cannot be made to compute for ever.
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?")
 _UNIT = re.compile(r"[\w/*^·°%()\s+-]{0,60}")
+_NO_NUMBER = (ArithmeticError, tokenize.TokenError)  # `1 kJ/0`, `1 kJ^9e9`; `1 (kJ`
 _TOWER = re.compile(r"(\^|\*\*)[-+(\s]*\d+[\s)]*(\^|\*\*)|\d{3}")
 
 
@@ -108,7 +110,7 @@ def read_quantity(text: str, expected: str) -> pint.Quantity:
 
     try:
         return registry().Quantity(text)
-    except (pint.errors.PintError, ValueError, TypeError, AttributeError, SyntaxError, AssertionError) as error:
+    except (pint.errors.PintError, ValueError, TypeError, AttributeError, SyntaxError, AssertionError, *_NO_NUMBER) as error:
         raise UnitError(expected, f"`{text}` ({error})", "Write a number, a space and a unit.") from error
 
 

@@ -27,6 +27,7 @@ Coordinate = Literal["r", "theta", "phi"]
 
 MEMBERS: dict[Coordinate, int] = {"r": 2, "theta": 3, "phi": 4}  # atoms of a term
 _WHERE = "bonded potential"
+_LARGEST = 2**31  # of whole numbers that are written as such: compiled code has no longer ones than 64 bits
 _TEMPLATE = Path(__file__).with_name("bonded_template.py")
 _BUILT_IN = ("bonded_formulas.py", "bonded_template.py", "collective.py", "expressions.py", "jit.py")  # all it is made of
 
@@ -106,10 +107,24 @@ def generate(potential: BondedPotential) -> str:
 
 def _shared(values: list[sympy.Expr]) -> tuple[list[str], list[str]]:
     """Assignments of what several values have in common, and the values, as Python."""
-    from sympy import cse, numbered_symbols, pycode
-
-    def printed(value: sympy.Expr) -> str:
-        return str(pycode(value, user_functions={"wrapped": "wrapped"}))
+    from sympy import cse, numbered_symbols
 
     shared, results = cse(values, symbols=numbered_symbols("t"))  # in canonical order: no hash of this process is in the text
-    return [f"{symbol} = {printed(value)}" for symbol, value in shared], [printed(value) for value in results]
+    return [f"{symbol} = {_printed(value)}" for symbol, value in shared], [_printed(value) for value in results]
+
+
+def _printed(value: sympy.Expr) -> str:
+    """Python source of an expression, its numbers as doubles but for whole ones of ordinary size."""
+    from sympy.printing.pycode import PythonCodePrinter
+
+    class Printer(PythonCodePrinter):
+        def _print_Integer(self, number: Any) -> str:  # the name SymPy looks for
+            return str(int(number)) if abs(int(number)) < _LARGEST else self._print_Rational(number)
+
+        def _print_Rational(self, number: Any) -> str:
+            try:
+                return repr(int(number.p) / int(number.q))
+            except OverflowError:
+                return "math.inf" if number > 0 else "-math.inf"
+
+    return str(Printer({"fully_qualified_modules": True, "user_functions": {"wrapped": "wrapped"}}).doprint(value))

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from manybody.core.errors import InputError, Problem
 from manybody.core.units import Dimension, UnitError, UnitSystem, read_quantity, registry
@@ -22,6 +22,9 @@ from manybody.numerics import expressions
 from manybody.numerics.bonded_formulas import BondedPotential
 from manybody.numerics.many_body_formula import ManyBodyPotential
 from manybody.numerics.pairs import PairPotential
+
+if TYPE_CHECKING:
+    import pint
 
 Powers = tuple[Fraction, Fraction, Fraction]
 NONE: Powers = (Fraction(0), Fraction(0), Fraction(0))
@@ -198,13 +201,22 @@ def _quantity(value: str | float, where: str, units: UnitSystem) -> tuple[Powers
             raise InputError(Problem(where, "lengths, energies, masses, times and temperatures", f"`{value}`", remedy))
         by = Fraction(count).limit_denominator(1000)
         powers = [power + by * each for power, each in zip(powers, _BASE[base], strict=True)]
-        quantity = quantity * registry().Quantity(1, _SINGLE[base]) ** count if base in _SINGLE else quantity
     length, energy, mass = powers
-    scale = units.scale(Dimension("quantity", value, length=float(length), energy=float(energy), mass=float(mass)))
-    reduced = float(quantity.to_base_units().magnitude) / scale
+    dimension = Dimension("quantity", value, length=float(length), energy=float(energy), mass=float(mass))
+    try:
+        reduced = _in_base_units(quantity) / units.scale(dimension)
+    except ArithmeticError:  # powers beyond the largest double
+        reduced = math.nan
     if not math.isfinite(reduced):
         raise InputError(Problem(where, expected, f"`{value}`", "Give a finite number."))
     return (length, energy, mass), reduced
+
+
+def _in_base_units(quantity: pint.Quantity) -> float:
+    """A quantity in SI base units, with temperatures as k_B T and amounts as single molecules."""
+    for base, count in dict(quantity.dimensionality).items():
+        quantity = quantity * registry().Quantity(1, _SINGLE[base]) ** count if base in _SINGLE else quantity
+    return float(quantity.to_base_units().magnitude)
 
 
 def _words(powers: Powers) -> str:

@@ -90,7 +90,7 @@ def of_coordinate(potential: BondedPotential, q: Tensor, parameters: Tensor) -> 
     """The energies [terms] at coordinates q, [terms] or [], with parameters [terms, parameters]."""
     names = {potential.coordinate: q, **dict(zip(potential.parameters, parameters.unbind(1), strict=True))}
     functions = {name: lifted(name) for name in FUNCTIONS} | {"wrapped": _wrapped}
-    return parameters.new_zeros(len(parameters)) + evaluated(potential.tree, names, functions)
+    return parameters.new_zeros(len(parameters)) + evaluated(potential.tree, names, functions, float)
 
 
 def _wrapped(given: Tensor | float) -> Tensor:

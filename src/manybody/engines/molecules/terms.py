@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from manybody.numerics.formula_terms import FormulaTerms
 
 Value = float | str
-Row = tuple[int, ...]
+Row = tuple[Annotated[int, Field(ge=0, lt=2**31)], ...]
 
 
 class Term(Spec):
