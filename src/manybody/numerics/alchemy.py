@@ -38,7 +38,7 @@ from manybody.numerics.bonded import COORDINATES, ENERGIES, BondedTerms
 from manybody.numerics.ewald import Coulomb, cell_heights, inverse_cell
 from manybody.numerics.expressions import FUNCTIONS, evaluated, parsed
 from manybody.numerics.pairs import PairPotential
-from manybody.numerics.plain_pairs import lifted
+from manybody.numerics.plain_pairs import OF_TENSORS
 from manybody.numerics.pme import Exclusions, PMEParameters, PMEPlan
 
 Array = NDArray[np.float64]
@@ -47,7 +47,6 @@ ChargeSum = Callable[[Array, Array], Coulomb]
 ForceField = Callable[[Array], tuple[float, Array]]
 Values = TypeVar("Values", Array, Tensor)
 
-_OF_TENSORS = {name: lifted(name) for name in FUNCTIONS}
 _OF_ARRAYS = {name: getattr(special if name in ("erf", "erfc") else np, name) for name in FUNCTIONS}
 SOFTENING = ("radius", "alpha", "coupling")  # what `softened` adds to the parameters of a formula
 
@@ -171,7 +170,7 @@ class CoupledPairs:
 
         Of arrays or of tensors; differentiable in both.
         """
-        library, functions = (torch, _OF_TENSORS) if isinstance(squares, Tensor) else (np, _OF_ARRAYS)
+        library, functions = (torch, OF_TENSORS) if isinstance(squares, Tensor) else (np, _OF_ARRAYS)
         inside = squares <= self.cutoff**2
         values: dict[str, Any] = {name: self._between(name, coupling) for name in self.potential.parameters}
         tree = parsed(self.potential.expression, {"r", "r2", *values}, f"pair potential `{self.potential.name}`")

@@ -48,10 +48,9 @@ class BondedPotential:
         expressions.refuse_names(self.parameters, _WHERE)
         if twice := set(self.parameters) & set(MEMBERS):
             raise InputError(Problem(_WHERE, "parameters named otherwise", f"`{min(twice)}`", "It is a coordinate: rename it."))
-        used = {node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)} & set(MEMBERS)
-        if len(used) != 1:
+        if len(self._coordinates) != 1:
             expected, remedy = "exactly one of r, theta and phi", "A term is of one distance, one angle or one torsion."
-            raise InputError(Problem(_WHERE, expected, " and ".join(sorted(used)) or f"`{self.expression}`", remedy))
+            raise InputError(Problem(_WHERE, expected, " and ".join(self._coordinates) or f"`{self.expression}`", remedy))
 
     @property
     def where(self) -> str:
@@ -64,10 +63,14 @@ class BondedPotential:
         return expressions.parsed(self.expression, (*MEMBERS, *self.parameters), _WHERE, expressions.OF_ANGLES)
 
     @cached_property
+    def _coordinates(self) -> list[Coordinate]:
+        used = {node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)}
+        return [name for name in sorted(MEMBERS) if name in used]
+
+    @property
     def coordinate(self) -> Coordinate:
         """What it is a function of."""
-        used = {node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)}
-        return next(name for name in MEMBERS if name in used)
+        return self._coordinates[0]
 
     @property
     def members(self) -> int:

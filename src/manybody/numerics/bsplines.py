@@ -13,7 +13,8 @@ from torch import Tensor
 
 from manybody.core.errors import InputError, Problem
 from manybody.numerics.jit import kernel
-from manybody.numerics.vectors import LANES, add, counting, move_up, multiply, multiply_add, store, zeros
+from manybody.numerics.registers import LANES
+from manybody.numerics.vectors import add, counting, move_up, multiply, multiply_add, store, zeros
 
 Array = NDArray[np.float64]
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from manybody.core.errors import InputError, Problem
 from manybody.numerics.bonded import angle, dihedral, distance
 from manybody.numerics.bonded_formulas import BondedPotential, Coordinate
-from manybody.numerics.expressions import FUNCTIONS, evaluated
-from manybody.numerics.plain_pairs import lifted
+from manybody.numerics.expressions import evaluated
+from manybody.numerics.plain_pairs import OF_TENSORS
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -89,7 +89,7 @@ def plain_energy(potential: BondedPotential, positions: Tensor, atoms: Tensor, p
 def of_coordinate(potential: BondedPotential, q: Tensor, parameters: Tensor) -> Tensor:
     """The energies [terms] at coordinates q, [terms] or [], with parameters [terms, parameters]."""
     names = {potential.coordinate: q, **dict(zip(potential.parameters, parameters.unbind(1), strict=True))}
-    functions = {name: lifted(name) for name in FUNCTIONS} | {"wrapped": _wrapped}
+    functions = OF_TENSORS | {"wrapped": _wrapped}
     return parameters.new_zeros(len(parameters)) + evaluated(potential.tree, names, functions, float)
 
 

@@ -128,23 +128,21 @@ class Rows:
 
 def rows_within(positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: float, skin: float = SKIN) -> Rows:
     """The rows of positions [atoms, 3] in a cell [3, 3] that is periodic where `pbc` [3] says so."""
-    listed, extended = _listed(positions, cell, pbc, cutoff, skin)
-    start, partner = _rows(extended, listed.source, listed.shift, listed.first, listed.start, listed.entries, cutoff + skin)
-    return Rows(listed, start, partner)
+    return _listed(positions, cell, pbc, cutoff, skin, whole=False)
 
 
 def whole_rows(positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: float, skin: float = SKIN) -> Rows:
     """As `rows_within`, with every pair in the rows of both its atoms."""
-    listed, extended = _listed(positions, cell, pbc, cutoff, skin)
-    start, partner = _whole_rows(extended, len(positions), listed.first, listed.start, listed.entries, cutoff + skin)
-    return Rows(listed, start, partner)
+    return _listed(positions, cell, pbc, cutoff, skin, whole=True)
 
 
-def _listed(positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: float, skin: float) -> tuple[LatticeList, Array]:
-    """The list, and coordinates [3, atoms + ghosts]."""
+def _listed(positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: float, skin: float, whole: bool) -> Rows:
     listed = lattice_list(positions, enclosing(positions, cell, pbc, cutoff + skin), cutoff, skin)
     x = positions[listed.order].T - listed.offset
-    return listed, np.ascontiguousarray(np.concatenate([x, x[:, listed.source] + listed.shift], axis=1))
+    extended = np.ascontiguousarray(np.concatenate([x, x[:, listed.source] + listed.shift], axis=1))
+    near = (listed.source, listed.shift, listed.first, listed.start, listed.entries)
+    start, partner = _rows(extended, *near, cutoff + skin, whole)
+    return Rows(listed, start, partner)
 
 
 class KeptRows:
@@ -183,10 +181,23 @@ def enclosing(positions: Array, cell: Array, pbc: NDArray[np.bool_], reach: floa
 
 
 @kernel
+def _is_listed(e: int, i: int, atoms: int, source: Integers, shift: Array) -> bool:
+    """Whether a pair is listed by i: by the earlier of two atoms, by the image that is shifted up where both are one atom."""
+    other = e if e < atoms else source[e - atoms]
+    if other != i:
+        return bool(other > i)
+    up = 0.0
+    for d in range(3):
+        up = shift[d, e - atoms] if up == 0.0 else up
+    return up >= 0.0
+
+
+@kernel
 def _rows(
-    x: Array, source: Integers, shift: Array, first: Integers, begin: NDArray[np.int64], entries: Integers, reach: float
-) -> tuple[NDArray[np.int64], Integers]:
-    """Each pair within reach once: by the later of two atoms, by the image that is shifted up where both are one atom."""
+    x: Array, source: Integers, shift: Array, first: Integers, begin: NDArray[np.int64], entries: Integers, reach: float,
+    whole: bool,
+) -> tuple[NDArray[np.int64], Integers]:  # fmt: skip
+    """Each pair within reach, images of an atom itself among them: once, or from both sides where they are to be `whole`."""
     atoms = x.shape[1] - source.size
     start = np.zeros(atoms + 1, np.int64)
     partner = np.empty(0, np.int32)
@@ -196,43 +207,10 @@ def _rows(
             for i in range(first[c], first[c + 1]):
                 for k in range(begin[c], begin[c + 1]):
                     e = entries[k]
-                    other = e if e < atoms else source[e - atoms]
-                    if other < i:
+                    if e == i or not (whole or _is_listed(e, i, atoms, source, shift)):
                         continue
-                    if other == i:
-                        if e < atoms:
-                            continue
-                        up = 0.0
-                        for d in range(3):
-                            up = shift[d, e - atoms] if up == 0.0 else up
-                        if up < 0.0:
-                            continue
                     dx, dy, dz = x[0, e] - x[0, i], x[1, e] - x[1, i], x[2, e] - x[2, i]
                     if dx * dx + dy * dy + dz * dz < reach * reach:
-                        if turn == 1:
-                            partner[size] = e
-                        size += 1
-                start[i + 1] = size
-        if turn == 0:
-            partner = np.empty(size, np.int32)
-    return start, partner
-
-
-@kernel
-def _whole_rows(
-    x: Array, atoms: int, first: Integers, begin: NDArray[np.int64], entries: Integers, reach: float
-) -> tuple[NDArray[np.int64], Integers]:
-    """All neighbours of every atom, images of itself among them."""
-    start = np.zeros(atoms + 1, np.int64)
-    partner = np.empty(0, np.int32)
-    for turn in range(2):  # count, then fill
-        size = 0
-        for c in range(first.size - 1):
-            for i in range(first[c], first[c + 1]):
-                for k in range(begin[c], begin[c + 1]):
-                    e = entries[k]
-                    dx, dy, dz = x[0, e] - x[0, i], x[1, e] - x[1, i], x[2, e] - x[2, i]
-                    if e != i and dx * dx + dy * dy + dz * dz < reach * reach:
                         if turn == 1:
                             partner[size] = e
                         size += 1

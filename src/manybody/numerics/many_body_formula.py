@@ -13,7 +13,6 @@ Sources: F. H. Stillinger and T. A. Weber, Phys. Rev. B 31, 5262 (1985); M. W. F
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from manybody.core.digest import digest_document
 from manybody.core.errors import InputError, Problem
 from manybody.numerics import expressions, jit
+from manybody.numerics.pairs import MARKED
 
 if TYPE_CHECKING:
     import sympy
@@ -43,7 +43,6 @@ NEAREST, NEAR_END, LEFT = 0.4, 1e-4, 1e-6  # shares of the cutoff, and of the en
 
 _TEMPLATE = Path(__file__).with_name("many_body_template.py")
 _BUILT_IN = ("expressions.py", "jit.py", "many_body_formula.py")
-_MARKED = re.compile(r"# --- formula ---\n.*?# --- end of formula ---\n", re.DOTALL)
 
 
 _parsed = lru_cache(maxsize=256)(expressions.parsed)  # the same few texts, for hundreds of values
@@ -254,7 +253,7 @@ def generate(potential: ManyBodyPotential) -> str:
     ]  # fmt: skip
     title = f'"""Many-body sums of `{potential.name}`. Generated; do not edit."""\n\n'
     template = _TEMPLATE.read_text(encoding="utf-8").split("from __future__ import annotations\n", 1)[1]
-    return title + _MARKED.sub(lambda _: "\n".join([*head, *functions]), template)
+    return title + MARKED.sub(lambda _: "\n".join([*head, *functions]), template)
 
 
 def _body(values: list[sympy.Expr], symbols: Mapping[str, sympy.Symbol], hoisted: dict[Any, Any]) -> list[str]:

@@ -10,7 +10,6 @@ torch operators of them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -26,9 +25,10 @@ from manybody.core.digest import digest_document
 from manybody.core.errors import InputError, Problem
 from manybody.numerics import jit
 from manybody.numerics.ewald import image_shifts
-from manybody.numerics.expressions import FUNCTIONS, symbolic
+from manybody.numerics.expressions import symbolic
 from manybody.numerics.lattice_list import LatticeList, lattice_list
-from manybody.numerics.plain_pairs import lifted
+from manybody.numerics.pairs import MARKED
+from manybody.numerics.plain_pairs import OF_TENSORS
 from manybody.numerics.programs import fused
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ Values = Callable[..., list[Any]]
 FUSING = ("cuda",)  # kinds of devices for which torch generates kernels of its own
 
 _TEMPLATE = Path(__file__).with_name("pair_derivatives.py")
-_MARKED = re.compile(r"# --- formula ---\n.*?# --- end of formula ---\n", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def generate(formula: Formula) -> str:
         lines += ["@kernel", f"def {name}(s, p, out):", *(f"    {line}" for line in body), "", ""]
     head = f'"""Pair sums of {formula.expression}, with derivatives. Generated; do not edit."""\n\nimport math\n'
     body_text = _TEMPLATE.read_text(encoding="utf-8").split("from __future__ import annotations\n", 1)[1]
-    return head + _MARKED.sub(lambda _: "\n".join(lines) + "\n", body_text)
+    return head + MARKED.sub(lambda _: "\n".join(lines) + "\n", body_text)
 
 
 @cache
@@ -116,7 +115,7 @@ def _plain_functions(formula: Formula) -> tuple[Values, Values]:
     symbols, first, second = _derived(formula)
     plain = [sympy.Symbol(f"x{place}") for place in range(len(symbols))]
     renamed = dict(zip(symbols, plain, strict=True))
-    modules = [{name: lifted(name) for name in FUNCTIONS}, "math"]
+    modules = [OF_TENSORS, "math"]
 
     def made(values: list[sympy.Expr]) -> Values:
         function: Values = sympy.lambdify(plain, [value.xreplace(renamed) for value in values], modules=modules, cse=True)

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manybody.numerics.expressions import FUNCTIONS, evaluated
+from manybody.numerics.expressions import evaluated
 from manybody.numerics.many_body_formula import ManyBodyKernel
+from manybody.numerics.nonbonded import switch
 from manybody.numerics.pair_sums import image_pairs
-from manybody.numerics.plain_pairs import lifted
+from manybody.numerics.plain_pairs import OF_TENSORS
 
 
 def energy(kernel: ManyBodyKernel, positions: Tensor, cell: Tensor) -> Tensor:
@@ -46,11 +47,10 @@ def _smooth(kernel: ManyBodyKernel, r: Tensor) -> Tensor:
     """1 up to the switch, 0 from the cutoff on."""
     if kernel.switch == kernel.cutoff:
         return torch.ones_like(r)
-    x = ((r - kernel.switch) / (kernel.cutoff - kernel.switch)).clamp(0, 1)
-    return 1 - x**3 * (10 - 15 * x + 6 * x**2)
+    return switch(r, kernel.switch, kernel.cutoff)
 
 
 def _value(kernel: ManyBodyKernel, part: str, **variables: Tensor) -> Tensor:
     names: dict[str, Any] = variables | kernel.values | ({"r2": variables["r"] ** 2} if "r" in variables else {})
-    found = evaluated(kernel.potential.tree(part), names, {name: lifted(name) for name in FUNCTIONS}, float)
+    found = evaluated(kernel.potential.tree(part), names, OF_TENSORS, float)
     return torch.zeros_like(next(iter(variables.values()))) + found

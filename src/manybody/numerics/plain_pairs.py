@@ -31,7 +31,7 @@ class PlainPairs:
         """u as a function of squared distances, of any shape; not shifted."""
         names: dict[str, Any] = {"r2": r2, "r": torch.sqrt(r2)} | self.values
         tree = parsed(self.potential.expression, names, f"pair potential `{self.potential.name}`")
-        return torch.zeros_like(r2) + evaluated(tree, names, {name: lifted(name) for name in FUNCTIONS})
+        return torch.zeros_like(r2) + evaluated(tree, names, OF_TENSORS)
 
     def force_over_r(self, r2: Tensor) -> Tensor:
         """-u'(r)/r = -2 du/d(r2), for squared distances of any shape."""
@@ -102,3 +102,7 @@ def lifted(name: str) -> Callable[[Any], Tensor]:
     """A function of torch by its name; of a number, it is computed in double precision."""
     function = getattr(torch, name)
     return lambda value: function(value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64))
+
+
+OF_TENSORS = {name: lifted(name) for name in FUNCTIONS}
+"""What formulas may call, for tensors."""

@@ -18,9 +18,9 @@ from numba.extending import intrinsic
 from manybody.numerics.jit import FASTMATH, WIDE_REGISTERS
 
 LANES = 8
-_INDEX, _INT32 = ir.IntType(64), ir.IntType(32)
-_FAST = tuple(sorted(FASTMATH))
-_KINDS = {ir.FloatType(): "f32", ir.DoubleType(): "f64", _INT32: "i32"}
+_INDEX, INT32 = ir.IntType(64), ir.IntType(32)
+FAST = tuple(sorted(FASTMATH))
+_KINDS = {ir.FloatType(): "f32", ir.DoubleType(): "f64", INT32: "i32"}
 
 
 def _register(element: ir.Type) -> ir.VectorType:
@@ -33,44 +33,45 @@ def _loaded(builder: ir.IRBuilder, data: ir.Value, start: ir.Value) -> ir.Value:
     return builder.load(builder.bitcast(place, _register(element).as_pointer()), align=8 if element == ir.DoubleType() else 4)
 
 
-def _spread(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+def spread(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
     """A register that holds `value` in every lane."""
     empty = ir.Constant(_register(value.type), ir.Undefined)
-    first = builder.insert_element(empty, value, _INT32(0))
-    return builder.shuffle_vector(first, empty, ir.Constant(_register(_INT32), [0] * LANES))
+    first = builder.insert_element(empty, value, INT32(0))
+    return builder.shuffle_vector(first, empty, ir.Constant(_register(INT32), [0] * LANES))
 
 
 def _as_bits(builder: ir.IRBuilder, mask: ir.Value) -> ir.Value:
     return builder.zext(builder.bitcast(mask, ir.IntType(LANES)), _INDEX)
 
 
-def _data(context: Any, builder: ir.IRBuilder, kind: Any, array: ir.Value) -> ir.Value:
+def data_of(context: Any, builder: ir.IRBuilder, kind: Any, array: ir.Value) -> ir.Value:
+    """Where the numbers of an array of Numba's type `kind` begin."""
     return context.make_array(kind)(context, builder, array).data
 
 
 def _close_bits(typing: Any, x: Any, y: Any, z: Any, start: Any, own: Any, reach2: Any) -> Any:
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> ir.Value:
-        own_at = _data(context, builder, signature.args[4], given[4])
-        found = [_loaded(builder, _data(context, builder, signature.args[d], given[d]), given[3]) for d in range(3)]
+        own_at = data_of(context, builder, signature.args[4], given[4])
+        found = [_loaded(builder, data_of(context, builder, signature.args[d], given[d]), given[3]) for d in range(3)]
         least = None
         for i in range(LANES):
             total = None
             for d in range(3):
-                place = _spread(builder, builder.load(builder.gep(own_at, [_INDEX(d * LANES + i)])))
-                apart = builder.fsub(found[d], place, flags=_FAST)
-                square = builder.fmul(apart, apart, flags=_FAST)
-                total = square if total is None else builder.fadd(total, square, flags=_FAST)
+                place = spread(builder, builder.load(builder.gep(own_at, [_INDEX(d * LANES + i)])))
+                apart = builder.fsub(found[d], place, flags=FAST)
+                square = builder.fmul(apart, apart, flags=FAST)
+                total = square if total is None else builder.fadd(total, square, flags=FAST)
             nearer = builder.fcmp_ordered("<", total, least) if least is not None else None
             least = total if nearer is None else builder.select(nearer, total, least)
-        return _as_bits(builder, builder.fcmp_ordered("<", least, _spread(builder, given[5])))
+        return _as_bits(builder, builder.fcmp_ordered("<", least, spread(builder, given[5])))
 
     return types.intp(x, y, z, types.intp, own, types.float32), generate
 
 
 def _bits_below(typing: Any, values: Any, start: Any, limit: Any) -> Any:
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> ir.Value:
-        found = _loaded(builder, _data(context, builder, signature.args[0], given[0]), given[1])
-        return _as_bits(builder, builder.fcmp_ordered("<", found, _spread(builder, given[2])))
+        found = _loaded(builder, data_of(context, builder, signature.args[0], given[0]), given[1])
+        return _as_bits(builder, builder.fcmp_ordered("<", found, spread(builder, given[2])))
 
     return types.intp(values, types.intp, values.dtype), generate
 
@@ -84,9 +85,9 @@ def copying(presses: bool) -> Callable[..., Any]:
 
     def copy(typing: Any, source: Any, start: Any, bits: Any, shift: Any, target: Any, to: Any) -> Any:
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> ir.Value:
-            data, out = (_data(context, builder, signature.args[k], given[k]) for k in (0, 4))
-            found, by = _loaded(builder, data, given[1]), _spread(builder, given[3])
-            moved = builder.sub(found, by) if data.type.pointee == _INT32 else builder.fsub(found, by)
+            data, out = (data_of(context, builder, signature.args[k], given[k]) for k in (0, 4))
+            found, by = _loaded(builder, data, given[1]), spread(builder, given[3])
+            moved = builder.sub(found, by) if data.type.pointee == INT32 else builder.fsub(found, by)
             if out.type.pointee != data.type.pointee:
                 moved = builder.fptrunc(moved, _register(out.type.pointee))
             (_press if presses else _one_by_one)(builder, moved, given[2], out, given[5])
@@ -112,7 +113,7 @@ def _press(builder: ir.IRBuilder, values: ir.Value, bits: ir.Value, out: ir.Valu
 def _one_by_one(builder: ir.IRBuilder, values: ir.Value, bits: ir.Value, out: ir.Value, to: ir.Value) -> None:
     """Write every value, each where the next one overwrites it unless it is chosen."""
     for lane in range(LANES):
-        builder.store(builder.extract_element(values, _INT32(lane)), builder.gep(out, [to]))
+        builder.store(builder.extract_element(values, INT32(lane)), builder.gep(out, [to]))
         to = builder.add(to, builder.and_(builder.lshr(bits, _INDEX(lane)), _INDEX(1)))
 
 

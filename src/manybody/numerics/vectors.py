@@ -15,11 +15,9 @@ from numba import types
 from numba.core.datamodel.models import PrimitiveModel
 from numba.extending import intrinsic, register_model
 
-from manybody.numerics.jit import FASTMATH
+from manybody.numerics.registers import FAST, INT32, LANES, data_of, spread
 
-LANES = 8
-_FAST = tuple(sorted(FASTMATH))
-_REGISTER, _INT32 = ir.VectorType(ir.DoubleType(), LANES), ir.IntType(32)
+_REGISTER = ir.VectorType(ir.DoubleType(), LANES)
 
 
 class Eight(types.Type):
@@ -43,14 +41,7 @@ def _constant(values: list[float]) -> ir.Constant:
 
 
 def _place(context: Any, builder: ir.IRBuilder, kind: Any, array: ir.Value, start: ir.Value) -> ir.Value:
-    data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [start]), _REGISTER.as_pointer())
-
-
-def _spread(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
-    empty = ir.Constant(_REGISTER, ir.Undefined)
-    first = builder.insert_element(empty, value, _INT32(0))
-    return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(_INT32, LANES), [0] * LANES))
+    return builder.bitcast(builder.gep(data_of(context, builder, kind, array), [start]), _REGISTER.as_pointer())
 
 
 def _zeros(typing: Any) -> Any:
@@ -77,7 +68,7 @@ def _store(typing: Any, value: Any, array: Any, start: Any) -> Any:
 
 
 def _operand(builder: ir.IRBuilder, kind: Any, value: ir.Value) -> ir.Value:
-    return value if isinstance(kind, Eight) else _spread(builder, value)
+    return value if isinstance(kind, Eight) else spread(builder, value)
 
 
 def _either(kind: Any) -> Any:
@@ -86,29 +77,29 @@ def _either(kind: Any) -> Any:
 
 def _add(typing: Any, value: Any, other: Any) -> Any:
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> ir.Value:
-        return builder.fadd(given[0], _operand(builder, other, given[1]), flags=_FAST)
+        return builder.fadd(given[0], _operand(builder, other, given[1]), flags=FAST)
 
     return EIGHT(EIGHT, _either(other)), generate
 
 
 def _multiply(typing: Any, value: Any, other: Any) -> Any:
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> ir.Value:
-        return builder.fmul(given[0], _operand(builder, other, given[1]), flags=_FAST)
+        return builder.fmul(given[0], _operand(builder, other, given[1]), flags=FAST)
 
     return EIGHT(EIGHT, _either(other)), generate
 
 
 def _multiply_add(typing: Any, value: Any, other: Any, more: Any) -> Any:
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> ir.Value:
-        product = builder.fmul(given[0], _operand(builder, other, given[1]), flags=_FAST)
-        return builder.fadd(product, given[2], flags=_FAST)
+        product = builder.fmul(given[0], _operand(builder, other, given[1]), flags=FAST)
+        return builder.fadd(product, given[2], flags=FAST)
 
     return EIGHT(EIGHT, _either(other), EIGHT), generate
 
 
 def _move_up(typing: Any, value: Any) -> Any:
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> ir.Value:
-        lanes = ir.Constant(ir.VectorType(_INT32, LANES), [LANES, *range(LANES - 1)])
+        lanes = ir.Constant(ir.VectorType(INT32, LANES), [LANES, *range(LANES - 1)])
         return builder.shuffle_vector(given[0], _constant([0.0] * LANES), lanes)
 
     return EIGHT(EIGHT), generate
@@ -116,7 +107,7 @@ def _move_up(typing: Any, value: Any) -> Any:
 
 def _total(typing: Any, value: Any) -> Any:
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> ir.Value:
-        found = [builder.extract_element(given[0], _INT32(lane)) for lane in range(LANES)]
+        found = [builder.extract_element(given[0], INT32(lane)) for lane in range(LANES)]
         while len(found) > 1:  # in pairs, the same way everywhere
             half = len(found) // 2
             found = [builder.fadd(found[lane], found[lane + half]) for lane in range(half)]
